@@ -1,0 +1,75 @@
+"""Is there an mmcv that mmdet can work with? Says so before mmdet is imported.
+
+mmcv is the one requirement that pip cannot be trusted with: there is no wheel in
+the index, and a build in pip's isolation sees no torch and silently leaves the
+compiled operators out. mmdet then fails deep inside with a message about `_ext`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from importlib.util import find_spec
+
+MMCV = 'mmcv==2.1.0'
+# mmcv's own ready-made wheels end with this torch; later ones mean a build.
+LAST_TORCH_WITH_WHEELS = (2, 1)
+
+
+def check_environment() -> None:
+    """Raise ImportError (`name='mmcv'`) if mmcv is missing, bare or refused.
+
+    The message is one sentence: what is wrong, and the command that mends it.
+    """
+    problem = mmcv_problem()
+    if problem is not None:
+        raise ImportError(
+            f'mmdet_centermask cannot start: {problem}; mend it with: {mend_command()}',
+            name='mmcv',
+        )
+
+
+def mmcv_problem() -> str | None:
+    """Say what is wrong with mmcv, or return None. Imports mmcv, not mmdet.models."""
+    if find_spec('mmcv') is None:
+        return 'mmcv is not installed'
+    version = import_module('mmcv').__version__
+    if find_spec('mmcv._ext') is None:
+        return (
+            f'mmcv {version} has no compiled operators '
+            '(mmcv-lite, or built where torch was not installed)'
+        )
+    torch = import_module('torch')
+    try:
+        import_module('mmcv._ext')
+    except ImportError as error:
+        return (
+            f'the operators of mmcv {version} do not load with '
+            f'torch {torch.__version__} ({error})'
+        )
+    try:
+        # Only mmdet's top level: it holds nothing but its check of versions.
+        import_module('mmdet')
+    except AssertionError as error:
+        return f'mmdet refuses the installed versions ({error})'.replace('.)', ')')
+    return None
+
+
+def mend_command() -> str:
+    """Return the shell command that ends with a working mmcv."""
+    steps = []
+    installed = metadata.packages_distributions().get('mmcv', [])
+    if installed:
+        steps.append(f'pip uninstall -y {" ".join(sorted(set(installed)))}')
+    if torch_release() <= LAST_TORCH_WITH_WHEELS:
+        steps.append(f'mim install {MMCV}')
+    else:
+        # Without the cache: pip may have kept a build that has no operators.
+        steps.append('pip install "setuptools<82" wheel ninja psutil')
+        steps.append(f'pip install --no-build-isolation --no-cache-dir {MMCV}')
+    return ' && '.join(steps)
+
+
+def torch_release() -> tuple[int, int]:
+    """Return (major, minor) of the installed torch without importing it."""
+    major, minor = metadata.version('torch').split('.')[:2]
+    return int(major), int(minor)

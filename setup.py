@@ -1,0 +1,80 @@
+"""Distribution metadata. Tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return `__version__` without importing the package (that needs torch)."""
+    source = (ROOT / 'mmdet_centermask' / '__init__.py').read_text(encoding='utf-8')
+    match = re.search(r"^__version__ = '([^']+)'$", source, flags=re.MULTILINE)
+    if match is None:
+        raise RuntimeError('mmdet_centermask/__init__.py has no __version__ line')
+    return match.group(1)
+
+
+def read_long_description() -> str:
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+# The quickstart data is drawn on the photographs that scikit-image carries.
+QUICKSTART = ['scikit-image>=0.22']
+MIM = ['openmim==0.3.9', 'setuptools>=77,<82']  # mim needs pkg_resources
+
+setup(
+    name='mmdet_centermask',
+    version=read_version(),
+    description='CenterMask and CenterMask-Lite for MMDetection 3.x',
+    long_description=read_long_description(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmdet_centermask', 'mmdet_centermask.*']),
+    # mim reads its scripts, configs and model index from `.mim`, which holds
+    # symlinks in the repository; a built distribution carries real files.
+    package_data={
+        'mmdet_centermask': [
+            '.mim/model-index.yml',
+            '.mim/tools/**/*.py',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            '.mim/configs/**/*.md',
+        ]
+    },
+    # mmcv is missing on purpose: pip would build it in isolation, without
+    # torch, and the result has no operators. mmdet_centermask.environment says
+    # how to get it. Lower bounds only where a newer release cannot hurt, so
+    # that pip leaves an installed torch alone.
+    install_requires=[
+        'torch>=2.1',
+        'mmengine>=0.10.3,<1.0',
+        'mmdet>=3.3.0,<3.4',
+        'pycocotools>=2.0.7',
+        'numpy',
+    ],
+    extras_require={
+        'mim': MIM,
+        'quickstart': QUICKSTART,
+        'dev': [
+            *MIM,
+            *QUICKSTART,
+            'hypothesis',
+            'mypy',
+            'pre-commit',
+            'pytest>=8',
+            'ruff',
+        ],
+    },
+    classifiers=[
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    zip_safe=False,
+)
