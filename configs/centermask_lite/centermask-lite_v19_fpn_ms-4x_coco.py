@@ -1,0 +1,5 @@
+_base_ = './centermask-lite_v39_fpn_ms-4x_coco.py'
+
+model = dict(
+    backbone=dict(arch='V-19', init_cfg=dict(checkpoint='checkpoints/vovnet19_ese.pth'))
+)

@@ -1,0 +1,15 @@
+"""Importing this package registers every module of CenterMask in MMDetection."""
+
+from .centermask import CenterMask
+from .centermask_roi_head import CenterMaskRoIHead
+from .roi_extractor import AdaptiveRoIExtractor
+from .sag_mask_head import SAGMaskHead
+from .vovnet import VoVNet
+
+__all__ = [
+    'AdaptiveRoIExtractor',
+    'CenterMask',
+    'CenterMaskRoIHead',
+    'SAGMaskHead',
+    'VoVNet',
+]

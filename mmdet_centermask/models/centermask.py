@@ -1,0 +1,157 @@
+"""CenterMask: FCOS boxes, SAG-Mask masks, mask-IoU scores.
+
+CenterMask: Real-Time Anchor-Free Instance Segmentation,
+https://arxiv.org/abs/1911.06667. Figure 2 of the paper reads as
+:meth:`CenterMask.predict`.
+"""
+
+from __future__ import annotations
+
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from torch import Tensor
+
+from .box_candidates import predict_boxes
+
+
+@MODELS.register_module()
+class CenterMask(SingleStageDetector):
+    """One-stage instance segmentation: a dense box head, then a mask branch.
+
+    Built on ``SingleStageDetector`` because ``TwoStageDetector`` would train its
+    first stage on one class and label every box 0; here the classes of the
+    first stage are final.
+
+    Args:
+        backbone: Gives the maps the neck expects.
+        neck: Gives P3 to P7.
+        bbox_head: Stock ``FCOSHead``.
+        roi_head: :class:`CenterMaskRoIHead`.
+        num_classes: Classes of the data without background, handed to every
+            head that does not state its own.
+        train_cfg: ``proposal`` (``score_thr``, ``nms_pre``, ``nms``,
+            ``max_per_img`` of the boxes that the mask branch trains on) and
+            ``rcnn``.
+        test_cfg: ``bbox`` (the same fields at test time) and ``rcnn``.
+        data_preprocessor: Stock ``DetDataPreprocessor``.
+        init_cfg: Initialisation.
+
+    Raises:
+        ValueError: The parts do not fit: channels of backbone, neck and heads,
+            or the numbers of classes.
+    """
+
+    def __init__(
+        self,
+        backbone: ConfigType,
+        neck: ConfigType,
+        bbox_head: ConfigType,
+        roi_head: ConfigType,
+        num_classes: int | None = None,
+        train_cfg: OptConfigType = None,
+        test_cfg: OptConfigType = None,
+        data_preprocessor: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            bbox_head=with_classes(bbox_head, num_classes),
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        heads = {
+            name: with_classes(roi_head[name], num_classes)
+            for name in ('mask_head', 'mask_iou_head')
+            if roi_head.get(name) is not None
+        }
+        rcnn_cfgs = dict(
+            train_cfg=train_cfg and train_cfg['rcnn'], test_cfg=test_cfg and test_cfg['rcnn']
+        )
+        self.roi_head = MODELS.build(dict(roi_head, **heads, **rcnn_cfgs))
+        self._check_parts_fit()
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of both branches; the mask branch learns on the boxes of now.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox``, ``loss_centerness``, ``loss_mask``,
+            ``loss_mask_iou``.
+        """
+        x = self.extract_feat(batch_inputs)
+        outputs = self.bbox_head(x)
+        gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
+        losses = self.bbox_head.loss_by_feat(*outputs, gt_instances, img_metas, gt_ignored)
+        proposals = predict_boxes(self.bbox_head, outputs, img_metas, self.train_cfg.proposal)
+        losses.update(self.roi_head.loss(x, proposals, batch_data_samples))
+        return losses
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Boxes, masks and scores of each picture.
+
+        Args:
+            batch_inputs: ``(N, 3, H, W)``, normalised and padded.
+            batch_data_samples: Meta of each picture.
+            rescale: Give results in pixels of the original picture.
+
+        Returns:
+            The samples with ``pred_instances``: ``bboxes`` ``(n, 4)``,
+            ``scores`` = sqrt(cls x centerness), ``labels``, ``masks``
+            ``(n, H, W)`` bool, ``mask_scores`` = score x predicted mask IoU.
+        """
+        x = self.extract_feat(batch_inputs)
+        img_metas = [sample.metainfo for sample in batch_data_samples]
+        boxes = predict_boxes(self.bbox_head, self.bbox_head(x), img_metas, self.test_cfg.bbox)
+        results = self.roi_head.predict(x, boxes, batch_data_samples, rescale=rescale)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple:
+        """Raw outputs of all heads, the mask branch on the predicted boxes."""
+        x = self.extract_feat(batch_inputs)
+        outputs = self.bbox_head(x)
+        if batch_data_samples is None:
+            img_metas = [dict(img_shape=batch_inputs.shape[-2:])] * len(batch_inputs)
+        else:
+            img_metas = [sample.metainfo for sample in batch_data_samples]
+        boxes = predict_boxes(self.bbox_head, outputs, img_metas, self.test_cfg.bbox)
+        return outputs + self.roi_head.forward(x, boxes, batch_data_samples)
+
+    def _check_parts_fit(self) -> None:
+        """Compare what configs set twice, and say which line is wrong."""
+        box_classes = self.bbox_head.num_classes
+        mask_classes = self.roi_head.mask_head.num_classes
+        if box_classes != mask_classes:
+            raise ValueError(
+                f'CenterMask: bbox_head.num_classes={box_classes} but '
+                f'roi_head.mask_head.num_classes={mask_classes}; both count the classes of '
+                'the data, without background'
+            )
+        neck_out = self.neck.out_channels
+        for name, channels in (
+            ('bbox_head.in_channels', self.bbox_head.in_channels),
+            ('roi_head.mask_head.in_channels', self.roi_head.mask_head.in_channels),
+        ):
+            if channels != neck_out:
+                raise ValueError(
+                    f'CenterMask: {name}={channels} but neck.out_channels={neck_out}'
+                )
+        given = getattr(self.backbone, 'out_channels', None)
+        if given is not None and list(given) != list(self.neck.in_channels):
+            raise ValueError(
+                f'CenterMask: neck.in_channels={self.neck.in_channels} but the backbone '
+                f'gives {list(given)}'
+            )
+
+
+def with_classes(head: ConfigType, num_classes: int | None) -> ConfigType:
+    """``head`` with ``num_classes``, unless it states its own or there is none."""
+    if num_classes is None or 'num_classes' in head:
+        return head
+    return dict(head, num_classes=num_classes)

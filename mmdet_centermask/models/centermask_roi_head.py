@@ -1,0 +1,220 @@
+"""Mask branch of CenterMask: SAG-Mask and mask IoU on the detector's own boxes.
+
+CenterMask, figure 2 (right half). There is no box branch: the boxes come from
+FCOS and are final.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import ConfigType, InstanceList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .roi_extractor import image_areas_of
+
+
+@MODELS.register_module()
+class CenterMaskRoIHead(StandardRoIHead):
+    """RoI head with a mask head, a mask-IoU head and no box head.
+
+    Args:
+        mask_roi_extractor: :class:`AdaptiveRoIExtractor` in the paper.
+        mask_head: :class:`SAGMaskHead` in the paper.
+        mask_iou_head: Stock ``MaskIoUHead``; None leaves mask scoring out.
+        train_cfg: ``assigner``, ``sampler``, ``mask_size`` and
+            ``mask_thr_binary``, which the stock IoU target compares with
+            logits: 0.0 is probability 0.5.
+        test_cfg: ``mask_thr_binary``, a probability.
+        init_cfg: Initialisation.
+
+    Raises:
+        ValueError: The heads disagree about the number of classes.
+    """
+
+    def __init__(
+        self,
+        mask_roi_extractor: ConfigType,
+        mask_head: ConfigType,
+        mask_iou_head: ConfigType | None = None,
+        train_cfg: ConfigType | None = None,
+        test_cfg: ConfigType | None = None,
+        init_cfg: ConfigType | None = None,
+    ) -> None:
+        super().__init__(
+            mask_roi_extractor=mask_roi_extractor,
+            mask_head=mask_head,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            init_cfg=init_cfg,
+        )
+        self.mask_iou_head = None if mask_iou_head is None else MODELS.build(mask_iou_head)
+        if self.mask_iou_head and self.mask_iou_head.num_classes != self.mask_head.num_classes:
+            raise ValueError(
+                f'CenterMaskRoIHead: mask_head.num_classes={self.mask_head.num_classes} but '
+                f'mask_iou_head.num_classes={self.mask_iou_head.num_classes}; both count the '
+                'classes of the data, without background'
+            )
+
+    def forward(
+        self,
+        x: tuple[Tensor, ...],
+        proposals: InstanceList,
+        batch_data_samples: SampleList | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Raw outputs for given boxes, for FLOPs counters and graph viewers.
+
+        Returns:
+            Mask logits ``(n, num_classes, 28, 28)``, then mask IoUs
+            ``(n, num_classes)`` where there is an IoU head.
+        """
+        rois = bbox2roi([p.bboxes for p in proposals])
+        areas = None
+        if batch_data_samples is not None:
+            areas = image_areas_of([s.metainfo for s in batch_data_samples], rois)
+        features, logits = self._mask_forward(x, rois, areas)
+        if self.mask_iou_head is None:
+            return (logits,)
+        labels = torch.cat([p.labels for p in proposals])
+        return logits, self.mask_iou_head(features, _of_label(logits, labels))
+
+    def loss(
+        self,
+        x: tuple[Tensor, ...],
+        proposals: InstanceList,
+        batch_data_samples: SampleList,
+    ) -> dict[str, Tensor]:
+        """Losses on proposals that hit an object, sampled as in section 4.1.
+
+        Args:
+            x: Pyramid maps, finest first.
+            proposals: ``bboxes`` in network-input pixels for each picture.
+            batch_data_samples: Ground truth with masks.
+
+        Returns:
+            ``loss_mask`` and, with an IoU head, ``loss_mask_iou``. Exactly 0,
+            with a backward pass, where no picture has an object.
+        """
+        gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
+        samples = [
+            self._sample(p, gt, ignored)
+            for p, gt, ignored in zip(proposals, gt_instances, gt_ignored)
+        ]
+        rois = bbox2roi([s.pos_priors for s in samples])
+        labels = torch.cat([s.pos_gt_labels for s in samples])
+        features, logits = self._mask_forward(x, rois, image_areas_of(img_metas, rois))
+        mask = self.mask_head.loss_and_target(logits, samples, gt_instances, self.train_cfg)
+        losses = dict(mask['loss_mask'])
+        if self.mask_iou_head is not None:
+            own = _of_label(logits, labels)
+            ious = _of_label(self.mask_iou_head(features, own), labels)
+            losses |= self.mask_iou_head.loss_and_target(
+                ious, own, mask['mask_targets'], samples, gt_instances, self.train_cfg
+            )
+        return losses
+
+    def _sample(
+        self, proposals: InstanceData, gt: InstanceData, ignored: InstanceData | None
+    ) -> SamplingResult:
+        priors = InstanceData(priors=proposals.bboxes)
+        assigned = self.bbox_assigner.assign(priors, gt, ignored)
+        return self.bbox_sampler.sample(assigned, priors, gt)
+
+    def _mask_forward(
+        self, x: tuple[Tensor, ...], rois: Tensor, image_areas: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """RoI features ``(n, C, 14, 14)`` and mask logits ``(n, num_classes, 28, 28)``."""
+        feats = x[: self.mask_roi_extractor.num_inputs]
+        features = self.mask_roi_extractor(feats, rois, image_areas=image_areas)
+        return features, self.mask_head(features)
+
+    def predict(
+        self,
+        x: tuple[Tensor, ...],
+        results_list: InstanceList,
+        batch_data_samples: SampleList,
+        rescale: bool = False,
+    ) -> InstanceList:
+        """Add masks and mask scores to the boxes of FCOS.
+
+        Args:
+            x: Pyramid maps, finest first.
+            results_list: ``bboxes`` (network-input pixels, may reach out of the
+                picture), ``scores``, ``labels`` of each picture.
+            batch_data_samples: Meta of each picture.
+            rescale: Give boxes and masks in pixels of the original picture.
+
+        Returns:
+            For each picture the instances whose box covers some of it:
+            ``bboxes`` clipped to the picture, ``scores`` and ``labels`` as they
+            came, ``masks`` ``(n, H, W)`` bool and, with an IoU head,
+            ``mask_scores`` = score x predicted mask IoU (not clamped).
+        """
+        img_metas = [sample.metainfo for sample in batch_data_samples]
+        rois = bbox2roi([r.bboxes for r in results_list])
+        features, logits = self._mask_forward(x, rois, image_areas_of(img_metas, rois))
+        if self.mask_iou_head is not None:
+            self._add_mask_scores(results_list, features, logits)
+        counts = [len(result) for result in results_list]
+        visible = [
+            clip_to_picture(result, mask_logits, meta['img_shape'])
+            for result, mask_logits, meta in zip(results_list, logits.split(counts), img_metas)
+        ]
+        return self.mask_head.predict_by_feat(
+            mask_preds=[mask_logits for _, mask_logits in visible],
+            results_list=[result for result, _ in visible],
+            batch_img_metas=img_metas,
+            rcnn_test_cfg=self.test_cfg,
+            rescale=rescale,
+        )
+
+    def _add_mask_scores(
+        self, results_list: InstanceList, features: Tensor, logits: Tensor
+    ) -> None:
+        """Set ``mask_scores`` = score x predicted IoU (section 3.4).
+
+        Not the stock ``MaskIoUHead.predict_by_feat``, which overwrites
+        ``scores``: box AP ranks by those, and mmdet's metrics read
+        ``mask_scores`` for the masks.
+        """
+        labels = torch.cat([result.labels for result in results_list])
+        ious = self.mask_iou_head(features, _of_label(logits, labels))
+        own_ious = _of_label(ious, labels).split([len(result) for result in results_list])
+        for result, iou in zip(results_list, own_ious):
+            result.mask_scores = result.scores * iou
+
+
+def clip_to_picture(
+    result: InstanceData, mask_logits: Tensor, img_shape: tuple[int, ...]
+) -> tuple[InstanceData, Tensor]:
+    """Clip boxes to the picture and drop those that leave nothing.
+
+    The mask branch sees the unclipped box, as in training; its mask is then
+    stretched over the clipped one, which is what the released models do.
+
+    Args:
+        result: ``bboxes`` ``(n, 4)`` in network-input pixels and other fields.
+        mask_logits: ``(n, ...)``.
+        img_shape: Height and width of the picture before padding.
+
+    Returns:
+        The instances and logits that are left.
+    """
+    height, width = img_shape[:2]
+    boxes = result.bboxes
+    limits = boxes.new_tensor([width, height, width, height])
+    result.bboxes = torch.minimum(boxes.clamp(min=0), limits)
+    sizes = result.bboxes[:, 2:] - result.bboxes[:, :2]
+    kept = (sizes > 0).all(dim=1)
+    return result[kept], mask_logits[kept]
+
+
+def _of_label(per_class: Tensor, labels: Tensor) -> Tensor:
+    """``(n, K, ...)`` -> ``(n, ...)``: each row's entry of its own class."""
+    return per_class[torch.arange(len(labels), device=labels.device), labels]
