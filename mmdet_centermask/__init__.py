@@ -4,8 +4,12 @@ from .environment import check_environment
 
 __version__ = '0.1.0'
 
+# mmdet fails in its depths where mmcv is not fit, so nothing may import it first.
 check_environment()
 
-from . import models  # noqa: E402  (mmdet fails in its depths before the check)
+from . import models  # noqa: E402
+from .safe_checkpoints import allow_mmengine_checkpoints  # noqa: E402
+
+allow_mmengine_checkpoints()
 
 __all__ = ['__version__', 'models']

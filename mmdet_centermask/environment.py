@@ -30,6 +30,8 @@ def check_environment() -> None:
 
 def mmcv_problem() -> str | None:
     """Say what is wrong with mmcv, or return None. Imports mmcv, not mmdet.models."""
+    # First, for its own plain message where it is missing.
+    torch = import_module('torch')
     if find_spec('mmcv') is None:
         return 'mmcv is not installed'
     version = import_module('mmcv').__version__
@@ -38,7 +40,6 @@ def mmcv_problem() -> str | None:
             f'mmcv {version} has no compiled operators '
             '(mmcv-lite, or built where torch was not installed)'
         )
-    torch = import_module('torch')
     try:
         import_module('mmcv._ext')
     except ImportError as error:
@@ -50,7 +51,10 @@ def mmcv_problem() -> str | None:
         # Only mmdet's top level: it holds nothing but its check of versions.
         import_module('mmdet')
     except AssertionError as error:
-        return f'mmdet refuses the installed versions ({error})'.replace('.)', ')')
+        if 'MMCV' not in str(error):
+            raise
+        reason = str(error).rstrip('.').replace('. ', '; ')
+        return f'mmdet refuses mmcv {version} ({reason})'
     return None
 
 

@@ -1,0 +1,199 @@
+"""What `tools/train.py` and `tools/test.py` do to a config before it runs.
+
+Every refusal is an `ExperimentError` of one line that names the field and its
+value, raised before a model is built or a picture is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .config_path import find_config
+
+
+class ExperimentError(ValueError):
+    """A command line or a config that cannot run, in one line."""
+
+
+def training_runner(args: argparse.Namespace) -> Runner:
+    """Return the runner for the arguments of `tools/train.py`."""
+    cfg = load_experiment(args)
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        check_checkpoint('--resume', cfg.load_from)
+    check_data_files(cfg, ('train', 'val'))
+    return build_runner(cfg)
+
+
+def testing_runner(args: argparse.Namespace) -> Runner:
+    """Return the runner for the arguments of `tools/test.py`."""
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        raise ExperimentError(f'--out={args.out!r} has to end in .pkl or .pickle')
+    check_checkpoint('checkpoint', args.checkpoint)
+    cfg = load_experiment(args)
+    cfg.load_from = args.checkpoint
+    if cfg.get('test_dataloader') is None:
+        raise ExperimentError(f'config={args.config!r} has no test_dataloader')
+    check_data_files(cfg, ('test',))
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise ExperimentError(
+                'default_hooks.visualization is missing from the config; '
+                '--show and --show-dir need it'
+            )
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        enable_tta(cfg)
+    runner = build_runner(cfg)
+    if args.out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    return runner
+
+
+def load_experiment(args: argparse.Namespace) -> Config:
+    """Read the config and apply what both commands share."""
+    try:
+        path = find_config(args.config)
+    except FileNotFoundError as error:
+        raise ExperimentError(str(error)) from error
+    cfg = Config.fromfile(path)
+    cfg.launcher = args.launcher
+    cfg.merge_from_dict(parse_cfg_options(args.cfg_options or []))
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
+    return cfg
+
+
+def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
+    """Turn `['a.b=1', 'c=[1,2]']` into a dict, by mmengine's own rules.
+
+    The commands keep the words as they are, because mmengine's argparse action
+    cannot be had without importing torch.
+    """
+    for option in options:
+        if '=' not in option:
+            raise ExperimentError(
+                f'--cfg-options {option!r} is not of the form key=value'
+            )
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
+    return parser.parse_args(['--cfg-options', *options]).cfg_options
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper to automatic mixed precision."""
+    if get_device() == 'cpu':
+        raise ExperimentError(
+            '--amp: AmpOptimWrapper refuses a CPU, the only device here; leave it out'
+        )
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ExperimentError(f'--amp: optim_wrapper.type={wrapper!r} has no AMP form')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Let the runner scale the learning rate to the real batch size."""
+    if cfg.get('auto_scale_lr', {}).get('base_batch_size') is None:
+        raise ExperimentError(
+            '--auto-scale-lr: auto_scale_lr.base_batch_size is missing from the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model in the config's test-time augmentation."""
+    for field in ('tta_model', 'tta_pipeline'):
+        if field not in cfg:
+            raise ExperimentError(f'--tta: {field} is missing from the config')
+    cfg.model = {**cfg.tta_model, 'module': cfg.model}
+    for _, dataset in walk_datasets(cfg.test_dataloader.dataset, ''):
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def build_runner(cfg: Config) -> Runner:
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def check_checkpoint(field: str, path: str | None) -> None:
+    """Refuse a checkpoint file that is not there. URLs are left to mmengine."""
+    if path is not None and not is_remote(path) and not osp.isfile(path):
+        raise ExperimentError(f'{field}={path!r} is not a file')
+
+
+def check_data_files(cfg: Config, splits: Sequence[str]) -> None:
+    """Refuse the first annotation file or picture folder that is not there."""
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            root = f'{split}_dataloader.dataset'
+            for field, dataset in walk_datasets(loader.dataset, root):
+                check_dataset(field, dataset)
+        check_evaluators(f'{split}_evaluator', cfg.get(f'{split}_evaluator'))
+
+
+def walk_datasets(dataset: Any, field: str) -> Iterator[tuple[str, Any]]:
+    """Yield (field name, config) of every dataset inside wrappers such as repeats."""
+    if 'dataset' in dataset:
+        yield from walk_datasets(dataset['dataset'], f'{field}.dataset')
+    elif 'datasets' in dataset:
+        for i, part in enumerate(dataset['datasets']):
+            yield from walk_datasets(part, f'{field}.datasets.{i}')
+    else:
+        yield field, dataset
+
+
+def check_dataset(field: str, dataset: Any) -> None:
+    """Refuse a dataset whose data_root, ann_file or a data_prefix is not there."""
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root = dataset.get('data_root') or ''
+    check_path(f'{field}.data_root', root, root)
+    paths = {'ann_file': dataset.get('ann_file')}
+    for key, value in (dataset.get('data_prefix') or {}).items():
+        paths[f'data_prefix.{key}'] = value
+    for name, value in paths.items():
+        if isinstance(value, str):
+            check_path(f'{field}.{name}', value, osp.join(root, value))
+
+
+def check_evaluators(field: str, evaluators: Any) -> None:
+    """Refuse a metric whose annotation file is not there."""
+    if isinstance(evaluators, Sequence):
+        for i, evaluator in enumerate(evaluators):
+            check_evaluators(f'{field}.{i}', evaluator)
+    elif evaluators is not None:
+        path = evaluators.get('ann_file') or ''
+        check_path(f'{field}.ann_file', path, path)
+
+
+def check_path(field: str, value: str, path: str) -> None:
+    """Refuse `path`, which the config's `value` leads to, if nothing is there."""
+    if not value or is_remote(path) or osp.exists(path):
+        return
+    where = '' if path == value else f', which leads to {path!r},'
+    raise ExperimentError(f'{field}={value!r}{where} does not exist')
+
+
+def is_remote(path: str) -> bool:
+    return '://' in path

@@ -1,0 +1,21 @@
+"""Settings every test shares: quiet libraries, a known number of threads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere: two threads are what the time budget of
+# `make test` is counted in, and more only fight over a small machine's cores.
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('MKL_NUM_THREADS', '2')
+# A test that draws must not look for a screen.
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def repository() -> Path:
+    """The root of the working tree under test."""
+    return REPOSITORY

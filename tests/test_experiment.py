@@ -1,0 +1,193 @@
+"""Command lines and configs that cannot run are refused in one line."""
+
+import argparse
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_centermask import experiment
+from mmdet_centermask.experiment import (
+    ExperimentError,
+    check_data_files,
+    enable_amp,
+    enable_auto_scale_lr,
+    enable_tta,
+    load_experiment,
+    parse_cfg_options,
+)
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'objects.json').write_text('{}')
+    return tmp_path
+
+
+def dataset(root, **changes):
+    base = {
+        'type': 'CocoDataset',
+        'data_root': str(root),
+        'ann_file': 'objects.json',
+        'data_prefix': {'img': 'images/'},
+    }
+    return {**base, **changes}
+
+
+def config(*, evaluator=None, **loaders):
+    fields = {f'{name}_dataloader': {'dataset': it} for name, it in loaders.items()}
+    return Config({**fields, 'val_evaluator': evaluator})
+
+
+def refusal(cfg, *splits):
+    with pytest.raises(ExperimentError) as error:
+        check_data_files(cfg, splits)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+def test_complete_data_passes(data):
+    evaluator = [{'type': 'CocoMetric', 'ann_file': str(data / 'objects.json')}]
+    cfg = config(train=dataset(data), val=dataset(data), evaluator=evaluator)
+    check_data_files(cfg, ('train', 'val'))
+
+
+def test_missing_annotation_file_is_named(data):
+    cfg = config(train=dataset(data, ann_file='gone.json'))
+    assert refusal(cfg, 'train') == (
+        "train_dataloader.dataset.ann_file='gone.json', "
+        f"which leads to '{data}/gone.json', does not exist"
+    )
+
+
+def test_missing_data_root_is_named(data):
+    cfg = config(train=dataset(data), val=dataset('no/such/'))
+    assert refusal(cfg, 'train', 'val') == (
+        "val_dataloader.dataset.data_root='no/such/' does not exist"
+    )
+
+
+def test_missing_picture_folder_is_named(data):
+    cfg = config(train=dataset(data, data_prefix={'img': 'photos/'}))
+    assert refusal(cfg, 'train').startswith(
+        "train_dataloader.dataset.data_prefix.img='photos/'"
+    )
+
+
+def test_wrapped_datasets_are_looked_into(data):
+    gone = dataset(data, ann_file='gone.json')
+    joined = {'type': 'ConcatDataset', 'datasets': [dataset(data), gone]}
+    cfg = config(train={'type': 'RepeatDataset', 'times': 2, 'dataset': joined})
+    field = 'train_dataloader.dataset.dataset.datasets.1.ann_file'
+    assert refusal(cfg, 'train').startswith(f"{field}='gone.json'")
+
+
+def test_missing_file_of_a_metric_is_named(data):
+    metrics = [{'type': 'CocoMetric', 'ann_file': 'gone.json'}]
+    cfg = config(val=dataset(data), evaluator=metrics)
+    assert refusal(cfg, 'val') == "val_evaluator.0.ann_file='gone.json' does not exist"
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'data_root': 's3://bucket/coco/'},
+        {'ann_file': 'https://host.invalid/a.json'},
+        {'data_root': 'bucket', 'backend_args': {'backend': 'petrel'}},
+        {'ann_file': '', 'data_prefix': None},
+    ],
+    ids=['remote root', 'remote file', 'other backend', 'nothing to check'],
+)
+def test_what_is_not_on_this_disk_is_left_alone(data, changes):
+    check_data_files(config(train=dataset(data, **changes)), ('train',))
+
+
+def test_split_without_a_loader_is_left_alone():
+    check_data_files(Config({'val_dataloader': None}), ('train', 'val'))
+
+
+def test_cfg_options_follow_mmengines_rules():
+    options = ['a.b=1', 'c=[1,2.5]', 'd=text', 'e=(3,4)', 'f=True', 'g="[(1,2)]"']
+    assert parse_cfg_options(options) == {
+        'a.b': 1,
+        'c': [1, 2.5],
+        'd': 'text',
+        'e': (3, 4),
+        'f': True,
+        'g': [(1, 2)],
+    }
+    assert parse_cfg_options([]) == {}
+
+
+def test_cfg_option_without_a_value_is_refused():
+    with pytest.raises(ExperimentError, match="'a.b' is not of the form key=value"):
+        parse_cfg_options(['a.b'])
+
+
+def arguments(**changes):
+    base = {'launcher': 'none', 'cfg_options': None, 'work_dir': None}
+    return argparse.Namespace(**{**base, **changes})
+
+
+def test_work_dir_comes_from_the_command_then_the_config_then_the_name(tmp_path):
+    plain, own = tmp_path / 'plain.py', tmp_path / 'own.py'
+    plain.write_text('model = dict(type="A")\n')
+    own.write_text('work_dir = "mine"\n')
+    assert load_experiment(arguments(config=str(plain))).work_dir == 'work_dirs/plain'
+    assert load_experiment(arguments(config=str(own))).work_dir == 'mine'
+    given = arguments(config=str(own), work_dir='w', cfg_options=['model.type=B'])
+    assert load_experiment(given).work_dir == 'w'
+    assert load_experiment(given).model.type == 'B'
+
+
+def test_unknown_config_is_refused():
+    with pytest.raises(ExperimentError, match="config='no_such_config'"):
+        load_experiment(arguments(config='no_such_config'))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'out': 'results.json'}, "--out='results.json' has to end in .pkl"),
+        ({'checkpoint': 'gone.pth'}, "checkpoint='gone.pth' is not a file"),
+    ],
+)
+def test_bad_arguments_of_a_test_run_are_refused(changes, message):
+    args = SimpleNamespace(**{'out': None, 'checkpoint': 'x.pth', **changes})
+    with pytest.raises(ExperimentError, match=message):
+        experiment.testing_runner(args)
+
+
+def test_amp_on_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr(experiment, 'get_device', lambda: 'cpu')
+    with pytest.raises(ExperimentError, match='--amp: AmpOptimWrapper refuses a CPU'):
+        enable_amp(Config({'optim_wrapper': {'type': 'OptimWrapper'}}))
+
+
+def test_amp_on_a_gpu_switches_the_wrapper(monkeypatch):
+    monkeypatch.setattr(experiment, 'get_device', lambda: 'cuda')
+    cfg = Config({'optim_wrapper': {'type': 'OptimWrapper'}})
+    enable_amp(cfg)
+    assert cfg.optim_wrapper == {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'}
+    with pytest.raises(ExperimentError, match="optim_wrapper.type='Other'"):
+        enable_amp(Config({'optim_wrapper': {'type': 'Other'}}))
+
+
+def test_auto_scale_lr_needs_its_base():
+    cfg = Config({'auto_scale_lr': {'base_batch_size': 16, 'enable': False}})
+    enable_auto_scale_lr(cfg)
+    assert cfg.auto_scale_lr.enable
+    with pytest.raises(ExperimentError, match='auto_scale_lr.base_batch_size'):
+        enable_auto_scale_lr(Config({}))
+
+
+def test_tta_wraps_the_model_and_swaps_the_pipeline(data):
+    cfg = config(test=dataset(data, pipeline=['plain']))
+    cfg.merge_from_dict({'model': {'type': 'A'}})
+    with pytest.raises(ExperimentError, match='--tta: tta_model is missing'):
+        enable_tta(cfg)
+    cfg.merge_from_dict({'tta_model': {'type': 'T'}, 'tta_pipeline': ['flipped']})
+    enable_tta(cfg)
+    assert cfg.model == {'type': 'T', 'module': {'type': 'A'}}
+    assert cfg.test_dataloader.dataset.pipeline == ['flipped']
