@@ -1,0 +1,16 @@
+# A few minutes on two CPU cores, from scratch: `make demo`.
+_base_ = [
+    '../_base_/models/centermask_lite.py',
+    '../_base_/datasets/quickstart_instance.py',
+    '../_base_/schedules/adamw_short.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    num_classes=5,
+    backbone=dict(
+        arch='V-19-slim-dw', norm_cfg=dict(requires_grad=True), norm_eval=False, init_cfg=None
+    ),
+    neck=dict(in_channels=[256, 384, 512]),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
+)
