@@ -23,7 +23,9 @@ def newest_metrics(work_dir: Path) -> Path:
     Raises:
         FileNotFoundError: If no test run has left one.
     """
-    files = [path for path in work_dir.glob('*/*.json') if path.stem == path.parent.name]
+    files = [
+        path for path in work_dir.glob('*/*.json') if path.stem == path.parent.name
+    ]
     if not files:
         raise FileNotFoundError(f'work_dir={str(work_dir)!r} holds no test run')
     return max(files)  # named by the time of the run
