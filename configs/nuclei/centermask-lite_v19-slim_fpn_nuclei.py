@@ -9,7 +9,10 @@ _base_ = [
 model = dict(
     num_classes=1,
     backbone=dict(
-        arch='V-19-slim', norm_cfg=dict(requires_grad=True), norm_eval=False, init_cfg=None
+        arch='V-19-slim',
+        norm_cfg=dict(requires_grad=True),
+        norm_eval=False,
+        init_cfg=None,
     ),
     neck=dict(in_channels=[256, 384, 512]),
     # Pictures hold up to 375 nuclei, where COCO's keep 50.

@@ -9,7 +9,10 @@ _base_ = [
 model = dict(
     num_classes=5,
     backbone=dict(
-        arch='V-19-slim-dw', norm_cfg=dict(requires_grad=True), norm_eval=False, init_cfg=None
+        arch='V-19-slim-dw',
+        norm_cfg=dict(requires_grad=True),
+        norm_eval=False,
+        init_cfg=None,
     ),
     neck=dict(in_channels=[256, 384, 512]),
     train_cfg=dict(rcnn=dict(sampler=dict(num=32))),

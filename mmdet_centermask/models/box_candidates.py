@@ -74,7 +74,10 @@ def predict_boxes(
     )
     results = []
     for i, img_meta in enumerate(batch_img_metas):
-        picture = [(c[i], d[i], o[i]) for c, d, o in zip(cls_logits, distances, centerness)]
+        picture = [
+            (c[i], d[i], o[i])
+            for c, d, o in zip(cls_logits, distances, centerness, strict=True)
+        ]
         results.append(_predict_single(head, picture, points, img_meta, cfg))
     return results
 
@@ -86,7 +89,7 @@ def distances_in_pixels(head: FCOSHead, distances: list[Tensor]) -> list[Tensor]
     only; decoded in training, its boxes would be 8 to 128 times too small.
     """
     if head.training and head.norm_on_bbox:
-        return [d * stride for d, stride in zip(distances, head.strides)]
+        return [d * stride for d, stride in zip(distances, head.strides, strict=True)]
     return distances
 
 
@@ -98,7 +101,9 @@ def _predict_single(
     cfg: ConfigType,
 ) -> InstanceData:
     scores, labels, boxes = [], [], []
-    for (cls_logits, distances, centerness), level_points in zip(levels, points):
+    for (cls_logits, distances, centerness), level_points in zip(
+        levels, points, strict=True
+    ):
         level_scores, level_labels, locations = select_candidates(
             cls_logits.float(), centerness.float(), cfg.score_thr, cfg.nms_pre
         )

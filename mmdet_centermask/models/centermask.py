@@ -11,10 +11,11 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
-from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from mmdet.utils import ConfigType, InstanceList, OptConfigType, OptMultiConfig
 from torch import Tensor
 
 from .box_candidates import predict_boxes
+from .vovnet import VoVNet
 
 
 @MODELS.register_module()
@@ -71,23 +72,35 @@ class CenterMask(SingleStageDetector):
             if roi_head.get(name) is not None
         }
         rcnn_cfgs = dict(
-            train_cfg=train_cfg and train_cfg['rcnn'], test_cfg=test_cfg and test_cfg['rcnn']
+            train_cfg=train_cfg and train_cfg['rcnn'],
+            test_cfg=test_cfg and test_cfg['rcnn'],
         )
         self.roi_head = MODELS.build(dict(roi_head, **heads, **rcnn_cfgs))
         self._check_parts_fit()
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+    def loss(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
         """Losses of both branches; the mask branch learns on the boxes of now.
 
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_centerness``, ``loss_mask``,
             ``loss_mask_iou``.
         """
-        x = self.extract_feat(batch_inputs)
+        return self.instance_losses(self.extract_feat(batch_inputs), batch_data_samples)
+
+    def instance_losses(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """:meth:`loss` of the pyramid maps P3 to P7."""
         outputs = self.bbox_head(x)
         gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
-        losses = self.bbox_head.loss_by_feat(*outputs, gt_instances, img_metas, gt_ignored)
-        proposals = predict_boxes(self.bbox_head, outputs, img_metas, self.train_cfg.proposal)
+        losses = self.bbox_head.loss_by_feat(
+            *outputs, gt_instances, img_metas, gt_ignored
+        )
+        proposals = predict_boxes(
+            self.bbox_head, outputs, img_metas, self.train_cfg.proposal
+        )
         losses.update(self.roi_head.loss(x, proposals, batch_data_samples))
         return losses
 
@@ -107,14 +120,33 @@ class CenterMask(SingleStageDetector):
             ``(n, H, W)`` bool, ``mask_scores`` = score x predicted mask IoU.
         """
         x = self.extract_feat(batch_inputs)
-        img_metas = [sample.metainfo for sample in batch_data_samples]
-        boxes = predict_boxes(self.bbox_head, self.bbox_head(x), img_metas, self.test_cfg.bbox)
-        results = self.roi_head.predict(x, boxes, batch_data_samples, rescale=rescale)
+        results = self.predict_instances(x, batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple:
+    def predict_instances(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList, rescale: bool
+    ) -> InstanceList:
+        """:meth:`predict` of the pyramid maps P3 to P7, as instances alone."""
+        img_metas = [sample.metainfo for sample in batch_data_samples]
+        boxes = predict_boxes(
+            self.bbox_head, self.bbox_head(x), img_metas, self.test_cfg.bbox
+        )
+        return self.roi_head.predict(x, boxes, batch_data_samples, rescale=rescale)
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
+    ) -> tuple:
         """Raw outputs of all heads, the mask branch on the predicted boxes."""
         x = self.extract_feat(batch_inputs)
+        return self._forward_heads(x, batch_inputs, batch_data_samples)
+
+    def _forward_heads(
+        self,
+        x: tuple[Tensor, ...],
+        batch_inputs: Tensor,
+        batch_data_samples: OptSampleList,
+    ) -> tuple:
+        """:meth:`_forward` of the pyramid maps P3 to P7."""
         outputs = self.bbox_head(x)
         if batch_data_samples is None:
             img_metas = [dict(img_shape=batch_inputs.shape[-2:])] * len(batch_inputs)
@@ -130,24 +162,25 @@ class CenterMask(SingleStageDetector):
         if box_classes != mask_classes:
             raise ValueError(
                 f'CenterMask: bbox_head.num_classes={box_classes} but '
-                f'roi_head.mask_head.num_classes={mask_classes}; both count the classes of '
-                'the data, without background'
+                f'roi_head.mask_head.num_classes={mask_classes}; both count the '
+                'classes of the data, without background'
             )
-        neck_out = self.neck.out_channels
+        neck_out = getattr(self.neck, 'out_channels', None)
         for name, channels in (
             ('bbox_head.in_channels', self.bbox_head.in_channels),
             ('roi_head.mask_head.in_channels', self.roi_head.mask_head.in_channels),
         ):
-            if channels != neck_out:
+            if neck_out is not None and channels != neck_out:
                 raise ValueError(
                     f'CenterMask: {name}={channels} but neck.out_channels={neck_out}'
                 )
-        given = getattr(self.backbone, 'out_channels', None)
-        if given is not None and list(given) != list(self.neck.in_channels):
-            raise ValueError(
-                f'CenterMask: neck.in_channels={self.neck.in_channels} but the backbone '
-                f'gives {list(given)}'
-            )
+        if isinstance(self.backbone, VoVNet):
+            given, wanted = self.backbone.out_channels, self.neck.in_channels
+            if list(given) != list(wanted):
+                raise ValueError(
+                    f'CenterMask: neck.in_channels={wanted} but the backbone gives '
+                    f'{list(given)}'
+                )
 
 
 def with_classes(head: ConfigType, num_classes: int | None) -> ConfigType:

@@ -54,12 +54,17 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        self.mask_iou_head = None if mask_iou_head is None else MODELS.build(mask_iou_head)
-        if self.mask_iou_head and self.mask_iou_head.num_classes != self.mask_head.num_classes:
+        self.mask_iou_head = (
+            None if mask_iou_head is None else MODELS.build(mask_iou_head)
+        )
+        if (
+            self.mask_iou_head
+            and self.mask_iou_head.num_classes != self.mask_head.num_classes
+        ):
             raise ValueError(
-                f'CenterMaskRoIHead: mask_head.num_classes={self.mask_head.num_classes} but '
-                f'mask_iou_head.num_classes={self.mask_iou_head.num_classes}; both count the '
-                'classes of the data, without background'
+                f'CenterMaskRoIHead: mask_head.num_classes={self.mask_head.num_classes} '
+                f'but mask_iou_head.num_classes={self.mask_iou_head.num_classes}; both '
+                'count the classes of the data, without background'
             )
 
     def forward(
@@ -104,12 +109,14 @@ class CenterMaskRoIHead(StandardRoIHead):
         gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
         samples = [
             self._sample(p, gt, ignored)
-            for p, gt, ignored in zip(proposals, gt_instances, gt_ignored)
+            for p, gt, ignored in zip(proposals, gt_instances, gt_ignored, strict=True)
         ]
         rois = bbox2roi([s.pos_priors for s in samples])
         labels = torch.cat([s.pos_gt_labels for s in samples])
         features, logits = self._mask_forward(x, rois, image_areas_of(img_metas, rois))
-        mask = self.mask_head.loss_and_target(logits, samples, gt_instances, self.train_cfg)
+        mask = self.mask_head.loss_and_target(
+            logits, samples, gt_instances, self.train_cfg
+        )
         losses = dict(mask['loss_mask'])
         if self.mask_iou_head is not None:
             own = _of_label(logits, labels)
@@ -129,7 +136,7 @@ class CenterMaskRoIHead(StandardRoIHead):
     def _mask_forward(
         self, x: tuple[Tensor, ...], rois: Tensor, image_areas: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """RoI features ``(n, C, 14, 14)`` and mask logits ``(n, num_classes, 28, 28)``."""
+        """RoI features ``(n, C, 14, 14)`` and logits ``(n, num_classes, 28, 28)``."""
         feats = x[: self.mask_roi_extractor.num_inputs]
         features = self.mask_roi_extractor(feats, rois, image_areas=image_areas)
         return features, self.mask_head(features)
@@ -164,7 +171,9 @@ class CenterMaskRoIHead(StandardRoIHead):
         counts = [len(result) for result in results_list]
         visible = [
             clip_to_picture(result, mask_logits, meta['img_shape'])
-            for result, mask_logits, meta in zip(results_list, logits.split(counts), img_metas)
+            for result, mask_logits, meta in zip(
+                results_list, logits.split(counts), img_metas, strict=True
+            )
         ]
         return self.mask_head.predict_by_feat(
             mask_preds=[mask_logits for _, mask_logits in visible],
@@ -185,8 +194,10 @@ class CenterMaskRoIHead(StandardRoIHead):
         """
         labels = torch.cat([result.labels for result in results_list])
         ious = self.mask_iou_head(features, _of_label(logits, labels))
-        own_ious = _of_label(ious, labels).split([len(result) for result in results_list])
-        for result, iou in zip(results_list, own_ious):
+        own_ious = _of_label(ious, labels).split(
+            [len(result) for result in results_list]
+        )
+        for result, iou in zip(results_list, own_ious, strict=True):
             result.mask_scores = result.scores * iou
 
 

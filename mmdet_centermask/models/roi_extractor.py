@@ -38,7 +38,9 @@ def adaptive_roi_levels(
 
 def image_areas_of(batch_img_metas: Sequence[dict], like: Tensor) -> Tensor:
     """Areas ``(batch,)`` of the pictures before padding, in network-input pixels."""
-    return like.new_tensor([m['img_shape'][0] * m['img_shape'][1] for m in batch_img_metas])
+    return like.new_tensor(
+        [m['img_shape'][0] * m['img_shape'][1] for m in batch_img_metas]
+    )
 
 
 @MODELS.register_module()
@@ -96,7 +98,9 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         pooled = feats[0].new_zeros(
             (len(rois), self.out_channels, *self.roi_layers[0].output_size)
         )
-        for level, (feat, roi_layer) in enumerate(zip(feats, self.roi_layers), self.min_level):
+        for level, (feat, roi_layer) in enumerate(
+            zip(feats, self.roi_layers, strict=True), self.min_level
+        ):
             chosen = (levels == level).nonzero().squeeze(1)
             if len(chosen):
                 pooled[chosen] = roi_layer(feat, rois[chosen])

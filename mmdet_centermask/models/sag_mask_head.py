@@ -51,7 +51,7 @@ class SAGMaskHead(FCNMaskHead):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask logits ``(n, num_classes, 2 h, 2 w)`` of RoI features ``(n, C, h, w)``."""
+        """RoI features ``(n, C, h, w)`` to logits ``(n, num_classes, 2 h, 2 w)``."""
         for conv in self.convs:
             x = conv(x)
         x = self.spatial_attention(x)

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Arch(NamedTuple):
-    """One VoVNet variant; per-stage numbers are in the order of stages 2-5."""
+    """One VoVNet variant; the numbers of a stage in the order of stages 2 to 5."""
 
     stem: tuple[int, int, int]
     conv_channels: tuple[int, int, int, int]
@@ -35,18 +35,19 @@ class Arch(NamedTuple):
     depthwise: bool = False
 
 
-_SLIM = dict(conv_channels=(64, 80, 96, 112), out_channels=(112, 256, 384, 512))
-_FULL = dict(conv_channels=(128, 160, 192, 224), out_channels=(256, 512, 768, 1024))
+_STEM, _DW_STEM = (64, 64, 128), (64, 64, 64)
+_SLIM = (64, 80, 96, 112), (112, 256, 384, 512)
+_FULL = (128, 160, 192, 224), (256, 512, 768, 1024)
 
 ARCHS: dict[str, Arch] = {
-    'V-19-slim-dw': Arch((64, 64, 64), **_SLIM, layers_per_block=3, blocks=(1, 1, 1, 1), depthwise=True),
-    'V-19-dw': Arch((64, 64, 64), **_FULL, layers_per_block=3, blocks=(1, 1, 1, 1), depthwise=True),
-    'V-19-slim': Arch((64, 64, 128), **_SLIM, layers_per_block=3, blocks=(1, 1, 1, 1)),
-    'V-19': Arch((64, 64, 128), **_FULL, layers_per_block=3, blocks=(1, 1, 1, 1)),
-    'V-39': Arch((64, 64, 128), **_FULL, layers_per_block=5, blocks=(1, 1, 2, 2)),
-    'V-57': Arch((64, 64, 128), **_FULL, layers_per_block=5, blocks=(1, 1, 4, 3)),
-    'V-99': Arch((64, 64, 128), **_FULL, layers_per_block=5, blocks=(1, 3, 9, 3)),
-}  # fmt: skip
+    'V-19-slim-dw': Arch(_DW_STEM, *_SLIM, 3, (1, 1, 1, 1), depthwise=True),
+    'V-19-dw': Arch(_DW_STEM, *_FULL, 3, (1, 1, 1, 1), depthwise=True),
+    'V-19-slim': Arch(_STEM, *_SLIM, 3, (1, 1, 1, 1)),
+    'V-19': Arch(_STEM, *_FULL, 3, (1, 1, 1, 1)),
+    'V-39': Arch(_STEM, *_FULL, 5, (1, 1, 2, 2)),
+    'V-57': Arch(_STEM, *_FULL, 5, (1, 1, 4, 3)),
+    'V-99': Arch(_STEM, *_FULL, 5, (1, 3, 9, 3)),
+}
 
 
 class EffectiveSE(nn.Module):
@@ -74,10 +75,18 @@ class DepthwiseSeparableConv(nn.Sequential):
     slot behind the depthwise conv; VoVNet has nothing there.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_cfg: ConfigType):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, norm_cfg: ConfigType
+    ):
         super().__init__()
         self.depthwise = nn.Conv2d(
-            in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
+            in_channels,
+            in_channels,
+            3,
+            stride,
+            padding=1,
+            groups=in_channels,
+            bias=False,
         )
         self.pointwise = ConvModule(in_channels, out_channels, 1, norm_cfg=norm_cfg)
 
@@ -143,7 +152,9 @@ class OSABlock(nn.Module):
         self.reduction: nn.Module = nn.Identity()
         width = in_channels
         if depthwise and in_channels != conv_channels:
-            self.reduction = ConvModule(in_channels, conv_channels, 1, norm_cfg=norm_cfg)
+            self.reduction = ConvModule(
+                in_channels, conv_channels, 1, norm_cfg=norm_cfg
+            )
             width = conv_channels
         self.layers = nn.ModuleList(
             conv3x3(
@@ -181,7 +192,9 @@ class OSAStage(nn.Module):
         super().__init__()
         # ceil_mode: an odd map keeps its last row and column, as the paper's
         # released networks do; padding=1 would compute something else.
-        self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True) if downsample else nn.Identity()
+        self.pool = (
+            nn.MaxPool2d(3, stride=2, ceil_mode=True) if downsample else nn.Identity()
+        )
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -319,24 +332,31 @@ def _checked_arch(
 ) -> Arch:
     """Look ``arch`` up; refuse what cannot be built with field and value."""
     if arch not in ARCHS:
-        raise ValueError(f'VoVNet: arch={arch!r} is unknown, choose one of {", ".join(ARCHS)}')
+        raise ValueError(
+            f'VoVNet: arch={arch!r} is unknown, choose one of {", ".join(ARCHS)}'
+        )
     if (
         not out_indices
         or list(out_indices) != sorted(set(out_indices))
         or not set(out_indices) <= {0, 1, 2, 3}
     ):
         raise ValueError(
-            f'VoVNet: out_indices={out_indices} must be rising numbers out of 0, 1, 2, 3 '
-            '(0 is stage 2 with stride 4)'
+            f'VoVNet: out_indices={out_indices} must be rising numbers out of '
+            '0, 1, 2, 3 (0 is stage 2 with stride 4)'
         )
     if frozen_stages not in range(-1, 5):
         raise ValueError(f'VoVNet: frozen_stages={frozen_stages} must lie in -1..4')
     if len(stage_with_dcn) != 4:
-        raise ValueError(f'VoVNet: stage_with_dcn={stage_with_dcn} must hold four flags')
+        raise ValueError(
+            f'VoVNet: stage_with_dcn={stage_with_dcn} must hold four flags'
+        )
     if any(stage_with_dcn) and dcn is None:
         raise ValueError(
-            f"VoVNet: stage_with_dcn={stage_with_dcn} needs dcn, such as dict(type='DCNv2')"
+            f'VoVNet: stage_with_dcn={stage_with_dcn} needs dcn, such as '
+            "dict(type='DCNv2')"
         )
     if any(stage_with_dcn) and ARCHS[arch].depthwise:
-        raise ValueError(f'VoVNet: dcn={dcn} does not go with the depthwise arch={arch!r}')
+        raise ValueError(
+            f'VoVNet: dcn={dcn} does not go with the depthwise arch={arch!r}'
+        )
     return ARCHS[arch]

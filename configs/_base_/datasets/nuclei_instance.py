@@ -7,9 +7,15 @@ metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
-    dict(type='RandomResize', scale=(256, 256), ratio_range=(1.0, 2.0), keep_ratio=True),
+    dict(
+        type='RandomResize', scale=(256, 256), ratio_range=(1.0, 2.0), keep_ratio=True
+    ),
     dict(type='RandomCrop', crop_size=(256, 256), allow_negative_crop=True),
-    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(
+        type='RandomFlip',
+        prob=[0.25, 0.25, 0.25],
+        direction=['horizontal', 'vertical', 'diagonal'],
+    ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),
     dict(type='PackDetInputs'),
 ]

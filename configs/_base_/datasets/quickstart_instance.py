@@ -3,13 +3,23 @@ dataset_type = 'CocoDataset'
 data_root = 'data/quickstart/'
 metainfo = dict(
     classes=('disc', 'ring', 'star', 'cross', 'crescent'),
-    palette=[(230, 60, 60), (60, 140, 230), (250, 190, 40), (60, 180, 90), (160, 80, 200)],
+    palette=[
+        (230, 60, 60),
+        (60, 140, 230),
+        (250, 190, 40),
+        (60, 180, 90),
+        (160, 80, 200),
+    ],
 )
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
-    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(
+        type='RandomFlip',
+        prob=[0.25, 0.25, 0.25],
+        direction=['horizontal', 'vertical', 'diagonal'],
+    ),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -53,6 +63,8 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm']
+    type='CocoMetric',
+    ann_file=data_root + 'annotations/val.json',
+    metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator

@@ -53,9 +53,13 @@ model = dict(
         norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
         # Boxes reach out of the picture until the very end.
         bbox_coder=dict(type='DistancePointBBoxCoder', clip_border=False),
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_cls=dict(
+            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
+        ),
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
-        loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_centerness=dict(
+            type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0
+        ),
     ),
     roi_head=dict(
         type='CenterMaskRoIHead',

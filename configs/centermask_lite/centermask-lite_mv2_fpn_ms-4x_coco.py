@@ -1,0 +1,15 @@
+_base_ = './centermask-lite_v39_fpn_ms-4x_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='MobileNetV2',
+        out_indices=(2, 4, 6),  # after blocks 6, 13 and 17
+        norm_cfg=dict(type='BN', requires_grad=False),
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+    ),
+    neck=dict(in_channels=[32, 96, 320]),
+)
+# The stock network also computes its last 1x1 conv, which nothing here reads.
+find_unused_parameters = True
