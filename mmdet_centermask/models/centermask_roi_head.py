@@ -17,6 +17,7 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .mask_results import PASTE, RoIMasks, finish_instances
 from .roi_extractor import image_areas_of
 
 
@@ -31,11 +32,14 @@ class CenterMaskRoIHead(StandardRoIHead):
         train_cfg: ``assigner``, ``sampler``, ``mask_size`` and
             ``mask_thr_binary``, which the stock IoU target compares with
             logits: 0.0 is probability 0.5.
-        test_cfg: ``mask_thr_binary``, a probability.
+        test_cfg: ``mask_thr_binary``, a probability; ``mask_format``, ``'bitmap'`` by
+            default or ``'rle'``; ``mask_chunk``, how many boxes pass the heads at a
+            time, all by default.
         init_cfg: Initialisation.
 
     Raises:
-        ValueError: The heads disagree about the number of classes.
+        ValueError: The heads disagree about the number of classes, or
+            ``mask_format`` is unknown.
     """
 
     def __init__(
@@ -54,17 +58,21 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        self.mask_iou_head = (
-            None if mask_iou_head is None else MODELS.build(mask_iou_head)
-        )
-        if (
-            self.mask_iou_head
-            and self.mask_iou_head.num_classes != self.mask_head.num_classes
-        ):
+        self.mask_iou_head = mask_iou_head and MODELS.build(mask_iou_head)
+        if self.mask_iou_head:
+            classes = self.mask_head.num_classes, self.mask_iou_head.num_classes
+            if classes[0] != classes[1]:
+                raise ValueError(
+                    f'CenterMaskRoIHead: mask_head.num_classes={classes[0]} but '
+                    f'mask_iou_head.num_classes={classes[1]}; both count the classes '
+                    'of the data, without background'
+                )
+
+        mask_format = (test_cfg or {}).get('mask_format', 'bitmap')
+        if mask_format not in PASTE:
             raise ValueError(
-                f'CenterMaskRoIHead: mask_head.num_classes={self.mask_head.num_classes} '
-                f'but mask_iou_head.num_classes={self.mask_iou_head.num_classes}; both '
-                'count the classes of the data, without background'
+                f'CenterMaskRoIHead: test_cfg.mask_format={mask_format!r} is unknown, '
+                f'choose one of {", ".join(PASTE)}'
             )
 
     def forward(
@@ -162,68 +170,52 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``bboxes`` clipped to the picture, ``scores`` and ``labels`` as they
             came, ``masks`` ``(n, H, W)`` bool and, with an IoU head,
             ``mask_scores`` = score x predicted mask IoU (not clamped).
+            ``test_cfg.mask_format='rle'`` makes ``masks`` an :class:`RLEMasks`.
         """
         img_metas = [sample.metainfo for sample in batch_data_samples]
-        rois = bbox2roi([r.bboxes for r in results_list])
-        features, logits = self._mask_forward(x, rois, image_areas_of(img_metas, rois))
-        if self.mask_iou_head is not None:
-            self._add_mask_scores(results_list, features, logits)
-        counts = [len(result) for result in results_list]
-        visible = [
-            clip_to_picture(result, mask_logits, meta['img_shape'])
-            for result, mask_logits, meta in zip(
-                results_list, logits.split(counts), img_metas, strict=True
+        masks = self.predict_masks(x, results_list, img_metas)
+        return [
+            finish_instances(result, mask, meta, self.test_cfg, rescale)
+            for result, mask, meta in zip(results_list, masks, img_metas, strict=True)
+        ]
+
+    def predict_masks(
+        self, x: tuple[Tensor, ...], boxes: InstanceList, img_metas: list[dict]
+    ) -> list[RoIMasks]:
+        """Masks and their IoUs for given boxes, in the frames of the boxes.
+
+        Args:
+            x: Pyramid maps, finest first.
+            boxes: ``bboxes`` in network-input pixels and ``labels``, for each picture.
+            img_metas: ``img_shape`` of each picture.
+        """
+        rois = bbox2roi([b.bboxes for b in boxes])
+        labels = torch.cat([b.labels for b in boxes])
+        areas = image_areas_of(img_metas, rois)
+        # 2000 boxes at once would fill gigabytes with what lies between the layers.
+        chunk = self.test_cfg.get('mask_chunk') or max(len(rois), 1)
+        parts = [
+            self._masks_of_rois(x, some_rois, some_labels, areas)
+            for some_rois, some_labels in zip(
+                rois.split(chunk), labels.split(chunk), strict=True
             )
         ]
-        return self.mask_head.predict_by_feat(
-            mask_preds=[mask_logits for _, mask_logits in visible],
-            results_list=[result for result, _ in visible],
-            batch_img_metas=img_metas,
-            rcnn_test_cfg=self.test_cfg,
-            rescale=rescale,
-        )
+        counts = [len(b) for b in boxes]
+        masks = torch.cat([part.probabilities for part in parts]).split(counts)
+        if self.mask_iou_head is None:
+            return [RoIMasks(m) for m in masks]
+        ious = torch.cat([part.ious for part in parts]).split(counts)
+        return [RoIMasks(m, i) for m, i in zip(masks, ious, strict=True)]
 
-    def _add_mask_scores(
-        self, results_list: InstanceList, features: Tensor, logits: Tensor
-    ) -> None:
-        """Set ``mask_scores`` = score x predicted IoU (section 3.4).
-
-        Not the stock ``MaskIoUHead.predict_by_feat``, which overwrites
-        ``scores``: box AP ranks by those, and mmdet's metrics read
-        ``mask_scores`` for the masks.
-        """
-        labels = torch.cat([result.labels for result in results_list])
-        ious = self.mask_iou_head(features, _of_label(logits, labels))
-        own_ious = _of_label(ious, labels).split(
-            [len(result) for result in results_list]
-        )
-        for result, iou in zip(results_list, own_ious, strict=True):
-            result.mask_scores = result.scores * iou
-
-
-def clip_to_picture(
-    result: InstanceData, mask_logits: Tensor, img_shape: tuple[int, ...]
-) -> tuple[InstanceData, Tensor]:
-    """Clip boxes to the picture and drop those that leave nothing.
-
-    The mask branch sees the unclipped box, as in training; its mask is then
-    stretched over the clipped one, which is what the released models do.
-
-    Args:
-        result: ``bboxes`` ``(n, 4)`` in network-input pixels and other fields.
-        mask_logits: ``(n, ...)``.
-        img_shape: Height and width of the picture before padding.
-
-    Returns:
-        The instances and logits that are left.
-    """
-    height, width = img_shape[:2]
-    boxes = result.bboxes
-    limits = boxes.new_tensor([width, height, width, height])
-    result.bboxes = torch.minimum(boxes.clamp(min=0), limits)
-    sizes = result.bboxes[:, 2:] - result.bboxes[:, :2]
-    kept = (sizes > 0).all(dim=1)
-    return result[kept], mask_logits[kept]
+    def _masks_of_rois(
+        self, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor, image_areas: Tensor
+    ) -> RoIMasks:
+        features, logits = self._mask_forward(x, rois, image_areas)
+        own = _of_label(logits, labels)
+        if self.mask_iou_head is None:
+            return RoIMasks(own.sigmoid())
+        ious = _of_label(self.mask_iou_head(features, own), labels)
+        return RoIMasks(own.sigmoid(), ious)
 
 
 def _of_label(per_class: Tensor, labels: Tensor) -> Tensor:
