@@ -61,9 +61,8 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
 
     def __init__(self, roi_layer, out_channels, featmap_strides, init_cfg=None) -> None:
         levels = [int(stride).bit_length() - 1 for stride in featmap_strides]
-        if [2**level for level in levels] != list(featmap_strides) or levels != list(
-            range(levels[0], levels[0] + len(levels))
-        ):
+        rising = [2 ** (levels[0] + i) for i in range(len(levels))]
+        if not levels or list(featmap_strides) != rising:
             raise ValueError(
                 f'AdaptiveRoIExtractor: featmap_strides={featmap_strides} must be '
                 'consecutive powers of two such as [8, 16, 32]'
@@ -103,7 +102,8 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         ):
             chosen = (levels == level).nonzero().squeeze(1)
             if len(chosen):
-                pooled[chosen] = roi_layer(feat, rois[chosen])
+                # mmcv's CPU operator reads a channels_last map as if it were not.
+                pooled[chosen] = roi_layer(feat.contiguous(), rois[chosen])
             elif self.training:
                 # A level without RoIs still takes part in the graph, with zero
                 # gradient: the processes of a distributed run must agree on

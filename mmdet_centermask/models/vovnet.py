@@ -190,7 +190,7 @@ class OSAStage(nn.Module):
 
     def __init__(self, blocks: Sequence[OSABlock], *, downsample: bool) -> None:
         super().__init__()
-        # ceil_mode: an odd map keeps its last row and column, as the paper's
+        # ceil_mode: an even map keeps its last row and column, as the paper's
         # released networks do; padding=1 would compute something else.
         self.pool = (
             nn.MaxPool2d(3, stride=2, ceil_mode=True) if downsample else nn.Identity()
@@ -225,7 +225,8 @@ class VoVNet(BaseModule):
 
     Returns of ``forward``:
         A tuple of maps ``(N, C_i, H / s_i, W / s_i)``, one for each of
-        ``out_indices``, with strides ``s`` of 4, 8, 16, 32 (rounded up).
+        ``out_indices``, with strides ``s`` of 4, 8, 16, 32. The stem rounds
+        ``H / 4`` up, the poolings round down.
 
     Raises:
         ValueError: An argument is out of range, or ``dcn`` meets a depthwise
@@ -296,6 +297,18 @@ class VoVNet(BaseModule):
         ]
         return OSAStage(blocks, downsample=index > 0)
 
+    def init_weights(self) -> None:
+        """Initialise; deformable convs start with offsets of zero."""
+        super().init_weights()
+        init_cfg = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        if any(cfg.get('type') == 'Pretrained' for cfg in init_cfg):
+            return  # the file's offsets, or those of __init__: zero
+        # Kaiming reaches the conv that predicts the offsets, a plain Conv2d.
+        for module in self.modules():
+            if hasattr(module, 'conv_offset'):
+                nn.init.zeros_(module.conv_offset.weight)
+                nn.init.zeros_(module.conv_offset.bias)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
         outs = []
@@ -336,7 +349,8 @@ def _checked_arch(
             f'VoVNet: arch={arch!r} is unknown, choose one of {", ".join(ARCHS)}'
         )
     if (
-        not out_indices
+        not isinstance(out_indices, Sequence)
+        or not out_indices
         or list(out_indices) != sorted(set(out_indices))
         or not set(out_indices) <= {0, 1, 2, 3}
     ):
