@@ -171,30 +171,31 @@ def test_wheel_can_be_built_from_the_sdist(distributions, tmp_path):
 
 
 @pytest.mark.slow
-def test_installed_wheel_trains_and_tests_from_another_folder(
+def test_installed_wheel_trains_resumes_and_tests_from_another_folder(
     installed, data, tmp_path
 ):
     mim = (installed, '-m', 'mim')
-    own = run(
-        installed,
-        '-c',
-        'import mmdet_centermask; print(mmdet_centermask.__file__)',
-        cwd=tmp_path,
-    ).splitlines()[-1]
-    assert Path(own).is_relative_to(installed.parent.parent)
+    code = 'import mmdet_centermask; print(mmdet_centermask.__file__)'
+    imported = run(installed, '-c', code, cwd=tmp_path).splitlines()[-1]
+    assert Path(imported).is_relative_to(installed.parent.parent)
 
-    trained = run(
-        *(*mim, 'train', 'mmdet_centermask', QUICKSTART, '--work-dir', 'run'),
-        '--cfg-options',
-        *data_options(data, 'train', 'val'),
-        *('train_cfg.max_iters=2', 'train_cfg.val_interval=2'),
-        *('train_dataloader.batch_size=2', 'default_hooks.logger.interval=1'),
-        cwd=tmp_path,
-    )
-    assert 'Iter(train) [2/2]' in trained
-    assert 'Training finished successfully' in trained
+    def train(iterations: int, *flags: str) -> str:
+        return run(
+            *(*mim, 'train', 'mmdet_centermask', QUICKSTART, '--work-dir', 'run'),
+            *(*flags, '--cfg-options', *data_options(data, 'train', 'val')),
+            f'train_cfg.max_iters={iterations}',
+            'train_cfg.val_interval=100',
+            'train_dataloader.batch_size=2',
+            'default_hooks.logger.interval=1',
+            cwd=tmp_path,
+        )
+
+    assert 'Iter(train) [2/2]' in train(2)
+    resumed = train(3, '--resume')
+    assert 'Iter(train) [3/3]' in resumed
+    assert 'Iter(train) [2/3]' not in resumed
     checkpoint = (tmp_path / 'run' / 'last_checkpoint').read_text()
-    assert Path(checkpoint) == tmp_path / 'run' / 'iter_2.pth'
+    assert Path(checkpoint) == tmp_path / 'run' / 'iter_3.pth'
     assert Path(checkpoint).is_file()
 
     tested = run(
@@ -202,7 +203,7 @@ def test_installed_wheel_trains_and_tests_from_another_folder(
         *('--work-dir', 'test', '--out', 'predictions.pkl'),
         *('--show-dir', tmp_path / 'pictures', '--cfg-options'),
         *data_options(data, 'test'),
-        # Two iterations are sure of nothing, and COCO skips an empty result.
+        # Three iterations are sure of nothing, and COCO skips an empty result.
         'model.test_cfg.bbox.score_thr=0.0',
         cwd=tmp_path,
     )
