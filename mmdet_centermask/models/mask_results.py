@@ -1,0 +1,93 @@
+"""The last step of a mask branch: masks on RoIs become instances of a picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from mmdet.utils import ConfigType
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from .mask_paste import paste_dense, paste_rle
+
+PASTE = dict(bitmap=paste_dense, rle=paste_rle)
+
+
+class RoIMasks(NamedTuple):
+    """What a mask branch says about the boxes of one picture, row by row."""
+
+    probabilities: Tensor
+    """``(n, h, w)``, of each box's own class, stretched over the box."""
+
+    ious: Tensor | None = None
+    """``(n,)`` predicted mask IoUs, or None without an IoU head."""
+
+
+def finish_instances(
+    result: InstanceData,
+    masks: RoIMasks,
+    img_meta: dict,
+    cfg: ConfigType,
+    rescale: bool,
+) -> InstanceData:
+    """Score the masks, clip the boxes, paste.
+
+    Args:
+        result: ``bboxes`` ``(n, 4)`` in network-input pixels, may reach out of the
+            picture; ``scores``, ``labels``.
+        masks: Of these boxes.
+        img_meta: ``img_shape`` and, where they differ from it, ``ori_shape`` and
+            ``scale_factor`` (width, height).
+        cfg: ``mask_thr_binary``, a probability, and ``mask_format``: ``'bitmap'``
+            (default) or ``'rle'``.
+        rescale: Answer in pixels of the original picture.
+
+    Returns:
+        The instances whose box covers some of the picture: ``bboxes`` clipped,
+        ``scores``, ``labels``, ``masks`` (``(n, H, W)`` bool or
+        :class:`RLEMasks`) and, with IoUs, ``mask_scores`` = score x IoU
+        (section 3.4; not clamped).
+    """
+    if masks.ious is not None:
+        # Not by the stock MaskIoUHead.predict_by_feat, which overwrites `scores`:
+        # box AP ranks by those, and mmdet's metrics read `mask_scores` for masks.
+        result.mask_scores = result.scores * masks.ious
+    result, probabilities = clip_to_picture(
+        result, masks.probabilities, img_meta['img_shape']
+    )
+    size = img_meta['img_shape'][:2]
+    if rescale:
+        scale = result.bboxes.new_tensor(img_meta.get('scale_factor', (1.0, 1.0)))
+        result.bboxes = result.bboxes / scale.repeat(2)
+        size = img_meta.get('ori_shape', size)[:2]
+    paste = PASTE[cfg.get('mask_format', 'bitmap')]
+    result.masks = paste(
+        probabilities, result.bboxes, (int(size[0]), int(size[1])), cfg.mask_thr_binary
+    )
+    return result
+
+
+def clip_to_picture(
+    result: InstanceData, masks: Tensor, img_shape: tuple[int, ...]
+) -> tuple[InstanceData, Tensor]:
+    """Clip boxes to the picture and drop those that leave nothing.
+
+    The mask branch sees the unclipped box, as in training; its mask is then
+    stretched over the clipped one, which is what the released models do.
+
+    Args:
+        result: ``bboxes`` ``(n, 4)`` in network-input pixels and other fields.
+        masks: ``(n, ...)``.
+        img_shape: Height and width of the picture before padding.
+
+    Returns:
+        The instances and masks that are left.
+    """
+    height, width = img_shape[:2]
+    boxes = result.bboxes
+    limits = boxes.new_tensor([width, height, width, height])
+    result.bboxes = torch.minimum(boxes.clamp(min=0), limits)
+    sizes = result.bboxes[:, 2:] - result.bboxes[:, :2]
+    kept = (sizes > 0).all(dim=1)
+    return result[kept], masks[kept]
