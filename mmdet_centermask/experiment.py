@@ -71,6 +71,11 @@ def load_experiment(args: argparse.Namespace) -> Config:
         path = find_config(args.config)
     except FileNotFoundError as error:
         raise ExperimentError(str(error)) from error
+    if args.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
+        raise ExperimentError(
+            f'--launcher={args.launcher!r}: mmengine spreads work over GPUs, and only a '
+            'CPU is here; leave it out'
+        )
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(parse_cfg_options(args.cfg_options or []))

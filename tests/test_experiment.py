@@ -146,6 +146,16 @@ def test_unknown_config_is_refused():
         load_experiment(arguments(config='no_such_config'))
 
 
+def test_launching_over_gpus_is_refused_on_a_cpu(monkeypatch, tmp_path):
+    (tmp_path / 'plain.py').write_text('model = dict(type="A")\n')
+    args = arguments(config=str(tmp_path / 'plain.py'), launcher='pytorch')
+    monkeypatch.setattr(experiment, 'get_device', lambda: 'cpu')
+    with pytest.raises(ExperimentError, match="--launcher='pytorch': .* leave it out"):
+        load_experiment(args)
+    monkeypatch.setattr(experiment, 'get_device', lambda: 'cuda')
+    assert load_experiment(args).launcher == 'pytorch'
+
+
 @pytest.mark.parametrize(
     'changes, message',
     [
