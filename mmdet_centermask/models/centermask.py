@@ -127,11 +127,17 @@ class CenterMask(SingleStageDetector):
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList, rescale: bool
     ) -> InstanceList:
         """:meth:`predict` of the pyramid maps P3 to P7, as instances alone."""
+        boxes = self.predict_boxes(x, batch_data_samples)
+        return self.roi_head.predict(x, boxes, batch_data_samples, rescale=rescale)
+
+    def predict_boxes(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList
+    ) -> InstanceList:
+        """Boxes of the maps P3 to P7 after NMS, in network-input pixels, unclipped."""
         img_metas = [sample.metainfo for sample in batch_data_samples]
-        boxes = predict_boxes(
+        return predict_boxes(
             self.bbox_head, self.bbox_head(x), img_metas, self.test_cfg.bbox
         )
-        return self.roi_head.predict(x, boxes, batch_data_samples, rescale=rescale)
 
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None
