@@ -73,8 +73,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
         raise ExperimentError(str(error)) from error
     if args.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
         raise ExperimentError(
-            f'--launcher={args.launcher!r}: mmengine spreads work over GPUs, and only a '
-            'CPU is here; leave it out'
+            f'--launcher={args.launcher!r}: mmengine spreads work over GPUs, and '
+            'only a CPU is here; leave it out'
         )
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
