@@ -2,6 +2,7 @@
 
 from .centermask import CenterMask
 from .centermask_roi_head import CenterMaskRoIHead
+from .mask_tta import MaskTTAModel
 from .roi_extractor import AdaptiveRoIExtractor
 from .sag_mask_head import SAGMaskHead
 from .vovnet import VoVNet
@@ -10,6 +11,7 @@ __all__ = [
     'AdaptiveRoIExtractor',
     'CenterMask',
     'CenterMaskRoIHead',
+    'MaskTTAModel',
     'SAGMaskHead',
     'VoVNet',
 ]

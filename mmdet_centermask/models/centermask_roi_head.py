@@ -17,7 +17,7 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .mask_results import PASTE, RoIMasks, finish_instances
+from .mask_results import PASTE, RoIMasks, finish_instances, of_label
 from .roi_extractor import image_areas_of
 
 
@@ -95,7 +95,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         if self.mask_iou_head is None:
             return (logits,)
         labels = torch.cat([p.labels for p in proposals])
-        return logits, self.mask_iou_head(features, _of_label(logits, labels))
+        return logits, self.mask_iou_head(features, of_label(logits, labels))
 
     def loss(
         self,
@@ -127,8 +127,8 @@ class CenterMaskRoIHead(StandardRoIHead):
         )
         losses = dict(mask['loss_mask'])
         if self.mask_iou_head is not None:
-            own = _of_label(logits, labels)
-            ious = _of_label(self.mask_iou_head(features, own), labels)
+            own = of_label(logits, labels)
+            ious = of_label(self.mask_iou_head(features, own), labels)
             losses |= self.mask_iou_head.loss_and_target(
                 ious, own, mask['mask_targets'], samples, gt_instances, self.train_cfg
             )
@@ -211,13 +211,8 @@ class CenterMaskRoIHead(StandardRoIHead):
         self, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor, image_areas: Tensor
     ) -> RoIMasks:
         features, logits = self._mask_forward(x, rois, image_areas)
-        own = _of_label(logits, labels)
+        own = of_label(logits, labels)
         if self.mask_iou_head is None:
             return RoIMasks(own.sigmoid())
-        ious = _of_label(self.mask_iou_head(features, own), labels)
+        ious = of_label(self.mask_iou_head(features, own), labels)
         return RoIMasks(own.sigmoid(), ious)
-
-
-def _of_label(per_class: Tensor, labels: Tensor) -> Tensor:
-    """``(n, K, ...)`` -> ``(n, ...)``: each row's entry of its own class."""
-    return per_class[torch.arange(len(labels), device=labels.device), labels]

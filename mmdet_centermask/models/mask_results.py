@@ -91,3 +91,13 @@ def clip_to_picture(
     sizes = result.bboxes[:, 2:] - result.bboxes[:, :2]
     kept = (sizes > 0).all(dim=1)
     return result[kept], masks[kept]
+
+
+def of_label(per_class: Tensor, labels: Tensor) -> Tensor:
+    """``(n, K, ...)`` -> ``(n, ...)``: each row's entry of its own class.
+
+    A class-agnostic head has one entry for all, ``(n, 1, ...)``.
+    """
+    if per_class.shape[1] == 1:
+        return per_class[:, 0]
+    return per_class[torch.arange(len(labels), device=labels.device), labels]
