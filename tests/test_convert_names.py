@@ -19,6 +19,7 @@ from convert_names import (
     mobilenet,
     names_of_manifest,
     resnet,
+    tagged,
     timm_vovnet,
     vovnet,
 )
@@ -38,14 +39,6 @@ from mmdet_centermask.models.vovnet import ARCHS
 
 PARITY = Path(__file__).resolve().parents[2] / 'shared' / 'parity'
 MANIFESTS = sorted(PARITY.glob('manifests/*.json'))
-
-
-def tagged(shapes: dict) -> dict[str, torch.Tensor]:
-    """One number for each tensor, all over it, at no cost in memory."""
-    return {
-        name: torch.tensor(float(tag)).expand(tuple(shape))
-        for tag, (name, shape) in enumerate(shapes.items(), 1)
-    }
 
 
 def assert_carried(tensors: dict, names: dict, state: dict) -> None:
@@ -277,19 +270,23 @@ def test_timm(arch):
 
 
 @pytest.mark.parametrize(
-    ('prefix', 'others', 'source'),
+    ('arch', 'prefix', 'others', 'source'),
     [
-        ('backbone.bottom_up.', [], 'detectron2 backbone'),
-        ('backbone.bottom_up.', ['fcos3d_head.a', 'backbone.fpn_lateral3.b'], None),
-        ('backbone.body.', ['rpn.head.conv.weight'], 'maskrcnn-benchmark backbone'),
-        ('img_backbone.', ['pts_bbox_head.a', 'img_neck.b'], 'img_backbone'),
-        ('', ['classifier.weight'], 'backbone'),
-        ('bottom_up.', [], 'backbone'),
-        ('backbone.', [], 'backbone'),
+        ('V-19', 'backbone.bottom_up.', [], 'detectron2 backbone'),
+        (
+            'V-57',
+            'backbone.bottom_up.',
+            ['fcos3d_head.a', 'backbone.fpn_lateral3.b'],
+            'detectron2 backbone',
+        ),
+        ('V-39', 'backbone.body.', ['rpn.head.a'], 'maskrcnn-benchmark backbone'),
+        ('V-99', 'img_backbone.', ['pts_bbox_head.a', 'img_neck.b'], 'img_backbone'),
+        ('V-19-slim', '', ['classifier.weight'], 'backbone'),
+        ('V-19-dw', 'bottom_up.', [], 'backbone'),
+        ('V-19-slim-dw', 'backbone.', [], 'backbone'),
     ],
 )
-@pytest.mark.parametrize('arch', ['V-19-slim-dw', 'V-99'])
-def test_backbone_behind_any_prefix(prefix, others, source, arch):
+def test_backbone_behind_any_prefix(arch, prefix, others, source):
     own = shapes_of_vovnet(arch)
     names = below(prefix, 'backbone.', vovnet(arch))
     shapes = {old: own[new.removeprefix('backbone.')] for old, new in names.items()}
@@ -298,7 +295,7 @@ def test_backbone_behind_any_prefix(prefix, others, source, arch):
     report = fit(draft, wanted_shapes(draft))
     assert report.problems() == []
     assert report.arch == arch
-    assert report.source == (source or 'detectron2 backbone')
+    assert report.source == source
     assert report.matched == report.total == len(counted_names(own))
     frozen = source == 'maskrcnn-benchmark backbone'
     exact = {o: n for o, n in names.items() if not (frozen and 'running_var' in o)}
