@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/panoptic_centermask.py',
+    '../_base_/datasets/coco_panoptic.py',
+    '../_base_/schedules/sgd_3x.py',
+    '../_base_/default_runtime.py',
+]
