@@ -32,7 +32,7 @@ class CenterMask(SingleStageDetector):
         bbox_head: Stock ``FCOSHead``.
         roi_head: :class:`CenterMaskRoIHead`.
         num_classes: Classes of the data without background, handed to every
-            head that does not state its own.
+            head. A head that states another number is refused.
         train_cfg: ``proposal`` (``score_thr``, ``nms_pre``, ``nms``,
             ``max_per_img`` of the boxes that the mask branch trains on) and
             ``rcnn``.
@@ -60,14 +60,14 @@ class CenterMask(SingleStageDetector):
         super().__init__(
             backbone=backbone,
             neck=neck,
-            bbox_head=with_classes(bbox_head, num_classes),
+            bbox_head=with_classes(bbox_head, num_classes, 'bbox_head'),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
         heads = {
-            name: with_classes(roi_head[name], num_classes)
+            name: with_classes(roi_head[name], num_classes, f'roi_head.{name}')
             for name in ('mask_head', 'mask_iou_head')
             if roi_head.get(name) is not None
         }
@@ -172,14 +172,21 @@ class CenterMask(SingleStageDetector):
                 'classes of the data, without background'
             )
         neck_out = getattr(self.neck, 'out_channels', None)
-        for name, channels in (
-            ('bbox_head.in_channels', self.bbox_head.in_channels),
-            ('roi_head.mask_head.in_channels', self.roi_head.mask_head.in_channels),
-        ):
+        extractor = self.roi_head.mask_roi_extractor
+        readers = {
+            'bbox_head.in_channels': self.bbox_head.in_channels,
+            'roi_head.mask_roi_extractor.out_channels': extractor.out_channels,
+            'roi_head.mask_head.in_channels': self.roi_head.mask_head.in_channels,
+        }
+        if self.roi_head.mask_iou_head is not None:
+            iou_channels = self.roi_head.mask_iou_head.in_channels
+            readers['roi_head.mask_iou_head.in_channels'] = iou_channels
+        for name, channels in readers.items():
             if neck_out is not None and channels != neck_out:
                 raise ValueError(
                     f'CenterMask: {name}={channels} but neck.out_channels={neck_out}'
                 )
+        self._check_levels_fit()
         if isinstance(self.backbone, VoVNet):
             given, wanted = self.backbone.out_channels, self.neck.in_channels
             if list(given) != list(wanted):
@@ -188,9 +195,32 @@ class CenterMask(SingleStageDetector):
                     f'{list(given)}'
                 )
 
+    def _check_levels_fit(self) -> None:
+        """Levels are counted in the neck and named by stride in two heads."""
+        strides = list(self.bbox_head.strides)
+        num_outs = getattr(self.neck, 'num_outs', None)
+        if num_outs is not None and num_outs < len(strides):
+            raise ValueError(
+                f'CenterMask: neck.num_outs={num_outs} but bbox_head.strides={strides} '
+                f'names {len(strides)} levels'
+            )
+        roi_strides = list(self.roi_head.mask_roi_extractor.featmap_strides)
+        if roi_strides != strides[: len(roi_strides)]:
+            raise ValueError(
+                'CenterMask: roi_head.mask_roi_extractor.featmap_strides='
+                f'{roi_strides} but bbox_head.strides={strides}; both start at the '
+                'finest level'
+            )
 
-def with_classes(head: ConfigType, num_classes: int | None) -> ConfigType:
-    """``head`` with ``num_classes``, unless it states its own or there is none."""
-    if num_classes is None or 'num_classes' in head:
+
+def with_classes(head: ConfigType, num_classes: int | None, name: str) -> ConfigType:
+    """``head`` with ``num_classes``; where both count, they must agree."""
+    if num_classes is None:
         return head
+    if head.get('num_classes', num_classes) != num_classes:
+        raise ValueError(
+            f'CenterMask: num_classes={num_classes} but '
+            f'{name}.num_classes={head["num_classes"]}; both count the classes of the '
+            'data, without background'
+        )
     return dict(head, num_classes=num_classes)
