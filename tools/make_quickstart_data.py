@@ -9,6 +9,9 @@ same bytes under the same library versions, and val does not depend on ``--train
     python tools/make_quickstart_data.py data/quickstart
 
 writes ``{train,val}/*.jpg``, ``annotations/{train,val}.json`` and ``quickstart.json``.
+With ``--panoptic`` the same pictures also come in COCO's panoptic format, with the
+background as stuff: ``annotations/panoptic_{train,val}.json`` and a folder of PNGs of
+the same name each.
 
 Shape shorthand: H, W: height and width of a picture in pixels; pixel (row i, column
 j) has its centre at (x, y) = (j + 0.5, i + 0.5). Object frame: (u, v) with the origin
@@ -32,6 +35,7 @@ PHOTOS = dict(
     train=('astronaut', 'cat', 'rocket', 'hubble_deep_field', 'grass', 'gravel'),
     val=('coffee', 'camera', 'brick'),
 )
+GROUND = ('grass', 'gravel', 'brick')  # one even texture; the others show a scene
 MIN_DIAMETER = 12  # pixels
 MIN_AREA = 32  # pixels of an object that can be seen
 MIN_VISIBLE = 0.5  # of what could be seen before later objects came
@@ -40,6 +44,10 @@ OPTIONS = dict(  # default, lowest, highest
     seed=(0, 0, 2**32), train=(300, 2, 10**5), val=(60, 2, 10**5), size=(192, 64, 1024)
 )
 NEEDS = dict(PIL='pillow', pycocotools='pycocotools', skimage='scikit-image')
+
+
+# Names of what is behind the objects; the ids go on from those of CATEGORIES.
+STUFF = ('scene', 'ground')
 
 
 # Shapes: (u, v) in the object frame -> bool array, True inside.
@@ -160,14 +168,13 @@ def compose(rng, background, count):
     return image, list(zip(ids, masks, strict=True))
 
 
-def draw_background(rng, photos, height, width):
+def draw_background(rng, photo, height, width):
     """Cut a random window from a photograph and change its light a little.
 
     Returns (H, W, 3) float in [0, 255].
     """
     from PIL import Image
 
-    photo = photos[rng.integers(len(photos))]
     zoom = rng.uniform(0.5, 1) * min(photo.width / width, photo.height / height)
     w, h = zoom * width, zoom * height
     x, y = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
@@ -209,30 +216,65 @@ def annotate(rng, mask):
     polygon = exact_polygon(mask) if rng.random() < 0.5 else None
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     rle['counts'] = rle['counts'].decode()
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = int(columns[0]), int(rows[0])
     return dict(
         segmentation=[polygon] if polygon else rle,
-        bbox=[x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        bbox=bounding_box(mask),
         area=int(mask.sum()),
         iscrowd=0,
     )
 
 
-def write_split(out_dir, split, count, size, rng):
-    """Write ``count`` pictures and their annotation file into ``out_dir``."""
+def bounding_box(mask):
+    """Return [x, y, width, height] of a mask, (H, W) bool, that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+
+
+def write_segments(path, segments):
+    """Write a panoptic PNG; return its segments as COCO lists them.
+
+    Args:
+        path: The id of a pixel's segment is red + 256 green + 65536 blue, 0 is none.
+        segments: (category id, mask) of each, masks (H, W) bool without overlap.
+    """
+    from PIL import Image
+
+    ids, infos = np.zeros(segments[0][1].shape, int), []
+    for number, (category_id, mask) in enumerate(segments, 1):
+        ids[mask] = number
+        area = int(mask.sum())
+        info = dict(id=number, category_id=category_id, area=area, iscrowd=0)
+        infos.append(dict(info, bbox=bounding_box(mask)))
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+    Image.fromarray(colours.astype(np.uint8)).save(path)
+    return infos
+
+
+def with_background(objects, shape, stuff_id):
+    """Return objects, (category id, mask), and the pixels they leave, as stuff."""
+    free = ~np.any([np.zeros(shape, bool), *[mask for _, mask in objects]], axis=0)
+    return [*objects, (stuff_id, free)] if free.any() else objects
+
+
+def write_split(out_dir, split, count, size, rng, panoptic=False):
+    """Write ``count`` pictures and their annotation files into ``out_dir``."""
     from PIL import Image
     from skimage import data
 
     arrays = [getattr(data, name)() for name in PHOTOS[split]]
     photos = [Image.fromarray(array).convert('RGB') for array in arrays]
-    images, annotations = [], []
+    images, annotations, segmented = [], [], []
     (out_dir / split).mkdir()
+    panoptic_dir = out_dir / 'annotations' / f'panoptic_{split}'
+    if panoptic:
+        panoptic_dir.mkdir()
     empty = set(rng.choice(count, max(1, count // 20), replace=False).tolist())
     for index in range(count):
         short = size * 5 // 6
         height, width = ((size, size), (short, size), (size, short))[rng.integers(3)]
-        background = draw_background(rng, photos, height, width)
+        photo = rng.integers(len(photos))
+        background = draw_background(rng, photos[photo], height, width)
         wanted = 0 if index in empty else int(rng.integers(1, 7))
         picture, objects = compose(rng, background, wanted)
         image = dict(id=index + 1, file_name=f'{index + 1:06d}.jpg')
@@ -243,6 +285,13 @@ def write_split(out_dir, split, count, size, rng):
             ids = dict(image_id=index + 1, category_id=category_id)
             ids['id'] = len(annotations) + 1
             annotations.append(dict(ids, **annotate(rng, mask)))
+        if panoptic:
+            stuff_id = len(CATEGORIES) + 1 + (PHOTOS[split][photo] in GROUND)
+            segments = with_background(objects, (height, width), stuff_id)
+            name = f'{index + 1:06d}.png'
+            infos = write_segments(panoptic_dir / name, segments)
+            entry = dict(image_id=index + 1, file_name=name, segments_info=infos)
+            segmented.append(entry)
     categories = [
         dict(id=i, name=name, supercategory='object')
         for i, (name, _, _) in enumerate(CATEGORIES, 1)
@@ -255,6 +304,12 @@ def write_split(out_dir, split, count, size, rng):
         categories=categories,
     )
     (out_dir / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
+    if panoptic:
+        kinds = [dict(c, isthing=1) for c in categories]
+        for i, name in enumerate(STUFF, len(CATEGORIES) + 1):
+            kinds.append(dict(id=i, name=name, supercategory='background', isthing=0))
+        coco.update(annotations=segmented, categories=kinds)
+        panoptic_dir.with_suffix('.json').write_text(json.dumps(coco))
     print(f'{out_dir / split}: {count} images, {len(annotations)} objects')
 
 
@@ -267,7 +322,8 @@ def make_set(out_dir, manifest):
     (out_dir / 'annotations').mkdir()
     for stream, split in enumerate(('train', 'val')):
         rng = np.random.default_rng([manifest['seed'], stream])
-        write_split(out_dir, split, manifest[split], manifest['size'], rng)
+        sizes = manifest[split], manifest['size']
+        write_split(out_dir, split, *sizes, rng, 'panoptic' in manifest)
     (out_dir / MANIFEST).write_text(json.dumps(dict(manifest, complete=True)))
 
 
@@ -298,6 +354,9 @@ def parse_args(argv):
     parser.add_argument(
         '--force', action='store_true', help='write again what is there'
     )
+    parser.add_argument(
+        '--panoptic', action='store_true', help='write panoptic annotations too'
+    )
     args = parser.parse_args(argv)
     for name, (_, low, high) in OPTIONS.items():
         if not low <= getattr(args, name) <= high:
@@ -309,6 +368,8 @@ def main(argv=None):
     args = parse_args(argv)
     manifest = {name: getattr(args, name) for name in OPTIONS}
     manifest['version'] = VERSION
+    if args.panoptic:
+        manifest['panoptic'] = True
     for module, package in NEEDS.items():
         if find_spec(module) is None:
             command = f'{sys.executable} -m pip install {package}'
