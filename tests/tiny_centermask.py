@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ Picture = tuple[Tensor, DetDataSample]
 Box = tuple[float, float, float, float]
 
 
+@cache
+def lite_config() -> Config:
+    """CenterMask-Lite as shipped; read once, it is asked for in every test."""
+    return Config.fromfile(LITE)
+
+
 def tiny_config(num_classes: int | None = 3, **options) -> ConfigDict:
     """The model part of CenterMask-Lite with V-19-slim-dw and 32 channels.
 
@@ -37,7 +44,7 @@ def tiny_config(num_classes: int | None = 3, **options) -> ConfigDict:
         num_classes: The one number of the config.
         options: More fields, ``__`` for the dot: ``neck__num_outs=4``.
     """
-    cfg = Config.fromfile(LITE)
+    cfg = deepcopy(lite_config())
     cfg.merge_from_dict(
         {
             'model.num_classes': num_classes,
@@ -72,7 +79,7 @@ def tiny_model(num_classes: int = 3, **options) -> nn.Module:
 
 
 def talkative(model: nn.Module, scale: float = 0.5, seed: int = 0) -> nn.Module:
-    """Random output layers, so that an untrained model finds boxes of all kinds.
+    """Random output layers, so that an untrained model finds things of all kinds.
 
     A fresh head gives every location the same 1% and a distance of nearly 0.
     """
@@ -83,6 +90,9 @@ def talkative(model: nn.Module, scale: float = 0.5, seed: int = 0) -> nn.Module:
         nn.init.constant_(conv.bias, bias)
     head.conv_reg.weight.data.normal_(0, 0.1, generator=generator)
     nn.init.constant_(head.conv_reg.bias, 2.0)
+    # Masks that are sure of themselves: no pixel sits at the threshold.
+    logits = model.roi_head.mask_head.conv_logits
+    logits.weight.data.normal_(0, 10 * scale, generator=generator)
     return model
 
 
