@@ -140,11 +140,15 @@ class MaskTTAModel(BaseTTAModel):
             The samples of the first view with ``pred_instances`` in pixels of the
             original picture, in the form that the detector itself gives.
         """
-        steps = steps_of(self.module)
         views = [
-            self._look(dict(zip(data, view, strict=True)), steps)
+            self._look(dict(zip(data, view, strict=True)))
             for view in zip(*data.values(), strict=True)
         ]
+        return self.merge_preds(views)
+
+    def merge_preds(self, data_samples_list: list[View]) -> SampleList:
+        """Merge views; not predictions, as elsewhere: masks need their features."""
+        views, steps = data_samples_list, steps_of(self.module)
         metas = [[s.metainfo for s in view.samples] for view in views]
         merged = [
             merge_boxes(
@@ -158,12 +162,13 @@ class MaskTTAModel(BaseTTAModel):
             sample.pred_instances = finish(merged[i], average, sample.metainfo, steps)
         return views[0].samples
 
-    def _look(self, data: dict, steps: Steps) -> View:
+    def _look(self, data: dict) -> View:
         """Features and boxes of one view."""
         data = self.module.data_preprocessor(data, False)
         features = self.module.extract_feat(data['inputs'])
         samples = data['data_samples']
-        return View(features, samples, steps.boxes(features, samples))
+        boxes = steps_of(self.module).boxes(features, samples)
+        return View(features, samples, boxes)
 
 
 def masks_in(view: View, merged: InstanceList, steps: Steps) -> list[RoIMasks]:

@@ -1,5 +1,7 @@
 # COCO instance segmentation; shorter side 640 to 800 in steps of 32, longer at
 # most 1333 (arXiv 1911.06667, section 4.1).
+_base_ = '../tta.py'
+
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 backend_args = None

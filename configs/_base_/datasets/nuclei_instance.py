@@ -1,5 +1,7 @@
 # 2018 Data Science Bowl nuclei in COCO format: instances_{train,val}.json with
 # RLE masks, pictures of both splits in images/.
+_base_ = '../tta_nuclei.py'
+
 dataset_type = 'CocoDataset'
 data_root = 'data/dsb2018_nuclei/'
 metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])

@@ -1,4 +1,6 @@
 # What tools/make_quickstart_data.py writes: textured shapes on photographs.
+_base_ = '../tta_flips.py'
+
 dataset_type = 'CocoDataset'
 data_root = 'data/quickstart/'
 metainfo = dict(
