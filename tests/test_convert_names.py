@@ -18,6 +18,7 @@ from convert_names import (
     centermask2,
     mobilenet,
     names_of_manifest,
+    pyramid,
     resnet,
     tagged,
     timm_vovnet,
@@ -250,6 +251,45 @@ def test_centermask1(dcn):
     assert report.headline.startswith(f'V-39{dcn}, CenterMask v1, {len(names)} of')
     exact = {old: new for old, new in names.items() if 'running_var' not in old}
     assert_carried(tensors, exact, draft.state)
+
+
+def test_fcos():
+    """No mask branch in the file, none in the result."""
+    names = centermask2(vovnet('V-39'))
+    names = {old: new for old, new in names.items() if not old.startswith('roi_heads')}
+    config = REPOSITORY / 'configs' / 'centermask' / 'centermask_v39_fpn_ms-3x_coco.py'
+    here = shapes_of_config(config)
+    tensors = tagged({old: here[new] for old, new in names.items()})
+    draft = start(tensors)
+    report = fit(draft, wanted_shapes(draft))
+    assert report.problems() == []
+    # 207 of V-39, 16 of the pyramid, 43 of the box head.
+    assert report.headline == 'V-39, FCOS, 266 of 266 tensors'
+    assert_carried(tensors, names, draft.state)
+    assert shipped_config(draft) is None
+
+
+def test_detectron2_detector():
+    """Backbone and P2-P5 of a Mask R-CNN; what follows stays behind."""
+    names = below('backbone.bottom_up.', 'backbone.', vovnet('V-57'))
+    names |= below('backbone.', 'neck.', pyramid(2, 5))
+    widths = [256, 512, 768, 1024]
+    fpn = dict(type='FPN', in_channels=widths, out_channels=256, num_outs=5)
+    here = shapes_of(build(dict(type='VoVNet', arch='V-57')), 'backbone.')
+    here |= shapes_of(build(fpn), 'neck.')
+    heads = ['proposal_generator.rpn_head.conv.bias', 'roi_heads.box_head.fc1.bias']
+    tensors = tagged(
+        {o: here[n] for o, n in names.items()} | dict.fromkeys(heads, (1,))
+    )
+    draft = start(tensors)
+    report = fit(draft, wanted_shapes(draft))
+    assert report.problems() == []
+    # 303 of V-57, weight and bias of four laterals and four outputs.
+    assert report.headline == 'V-57, detectron2 detector, 319 of 319 tensors'
+    assert report.notes == [
+        '2 tensors stay behind: proposal_generator (1), roi_heads (1)'
+    ]
+    assert_carried(tensors, names, draft.state)
 
 
 @pytest.mark.parametrize('arch', ARCHS)
