@@ -16,6 +16,6 @@ model = dict(
     ),
     neck=dict(in_channels=[256, 384, 512]),
     # Pictures hold up to 375 nuclei, where COCO's keep 50.
-    train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(bbox=dict(max_per_img=400)),
 )

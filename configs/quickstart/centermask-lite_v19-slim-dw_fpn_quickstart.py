@@ -6,6 +6,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+# Half the channels of Lite again: five classes do not need more.
 model = dict(
     num_classes=5,
     backbone=dict(
@@ -14,6 +15,12 @@ model = dict(
         norm_eval=False,
         init_cfg=None,
     ),
-    neck=dict(in_channels=[256, 384, 512]),
-    train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
+    neck=dict(in_channels=[256, 384, 512], out_channels=64),
+    bbox_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        mask_roi_extractor=dict(out_channels=64),
+        mask_head=dict(in_channels=64, conv_out_channels=64),
+        mask_iou_head=dict(in_channels=64, conv_out_channels=64, fc_out_channels=256),
+    ),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
 )

@@ -26,6 +26,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=1.0, keep_ratio=True),  # masks need the factor
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
     dict(
         type='PackDetInputs',
@@ -33,7 +34,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
