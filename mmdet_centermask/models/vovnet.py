@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from .pretrained import load_pretrained
+
 
 class Arch(NamedTuple):
     """One VoVNet variant; the numbers of a stage in the order of stages 2 to 5."""
@@ -298,12 +300,14 @@ class VoVNet(BaseModule):
         return OSAStage(blocks, downsample=index > 0)
 
     def init_weights(self) -> None:
-        """Initialise; deformable convs start with offsets of zero."""
+        """Initialise; a ``Pretrained`` file has to fit, see :func:`load_pretrained`."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            load_pretrained(self, self.init_cfg)
+            self._is_init = True
+            return
         super().init_weights()
-        init_cfg = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        if any(cfg.get('type') == 'Pretrained' for cfg in init_cfg):
-            return  # the file's offsets, or those of __init__: zero
-        # Kaiming reaches the conv that predicts the offsets, a plain Conv2d.
+        # Kaiming reaches the conv that predicts the offsets, a plain Conv2d; the
+        # offsets start at zero.
         for module in self.modules():
             if hasattr(module, 'conv_offset'):
                 nn.init.zeros_(module.conv_offset.weight)
