@@ -338,6 +338,10 @@ def test_backbone_behind_any_prefix(arch, prefix, others, source):
     assert report.source == source
     assert report.matched == report.total == len(counted_names(own))
     frozen = source == 'maskrcnn-benchmark backbone'
+    var = tensors[f'{prefix}stem.stem_1/norm.running_var'][0].item()
+    wanted = var - 1e-5 if frozen else var
+    carried = draft.state['backbone.stem.0.bn.running_var'].double()
+    assert (carried - wanted).abs().max() < 1e-6
     exact = {o: n for o, n in names.items() if not (frozen and 'running_var' in o)}
     assert_carried(tensors, exact, draft.state)
 
