@@ -1,8 +1,9 @@
 # Test-time augmentation with masks, `--tta` in tools/test.py: nine scales, each as it
-# is and mirrored. The scales are the defaults of the framework that the released models
-# were made with (shorter side 400 to 1200 in steps of 100, longer at most 4000); we know
-# of no list for the paper's 42.5 AP. It costs about twenty plain runs: take fewer scales
-# where time counts. NMS and the number of boxes are those of the model's test_cfg.
+# is and mirrored. The scales are the defaults of the framework that the released
+# models were made with (shorter side 400 to 1200 in steps of 100, longer at most
+# 4000); we know of no list for the paper's 42.5 AP. It costs about twenty plain runs:
+# take fewer scales where time counts. NMS and the number of boxes are those of the
+# model's test_cfg.
 tta_model = dict(type='MaskTTAModel')
 
 tta_sizes = [
