@@ -230,3 +230,14 @@ def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
         convert_checkpoint(src, dst)
     assert dst.read_text() == 'precious'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['dst.pth', 'src.pth']
+
+
+def test_the_old_file_is_replaced_not_rewritten(tmp_path):
+    """Who has the old one open goes on reading it."""
+    src, dst = tmp_path / 'src.pth', tmp_path / 'dst.pth'
+    torch.save(backbone_state(timm_vovnet('V-19-slim'), 'V-19-slim'), src)
+    dst.write_text('precious')
+    with dst.open() as reader:
+        assert convert_checkpoint(src, dst).written == dst
+        assert reader.read() == 'precious'
+    assert len(torch.load(dst, weights_only=True)['state_dict']) == 103 + 19
