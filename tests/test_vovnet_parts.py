@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
-from tiny_centermask import CONFIGS, batch_of, picture, total
+from tiny_centermask import CONFIGS, batch_of, picture
 
 import mmdet_centermask  # noqa: F401
 
@@ -70,7 +70,7 @@ def test_builds_and_takes_a_training_step(path):
     )
     losses = model.loss(inputs, samples)
     assert loss_names <= set(losses)
-    value = sum(sum(v) if isinstance(v, list) else v for v in losses_only(losses))
+    value = sum_of(losses)
     assert torch.isfinite(value)
     assert value > 0
     deepest = model.backbone.stages[-1].blocks[-1].concat.conv.weight
@@ -82,8 +82,10 @@ def test_builds_and_takes_a_training_step(path):
     assert not torch.equal(deepest, before), 'no gradient reached the backbone'
 
 
-def losses_only(losses):
-    return [value for name, value in losses.items() if 'loss' in name]
+def sum_of(losses: dict) -> torch.Tensor:
+    """What training descends; RPN gives a list, one entry for each level."""
+    values = [v for name, v in losses.items() if 'loss' in name]
+    return sum(sum(v) if isinstance(v, list) else v for v in values)
 
 
 @pytest.mark.parametrize('arch', ['V-19-slim', 'V-19-dw', 'V-19', 'V-57'])
@@ -116,7 +118,7 @@ def test_sag_mask_in_a_stock_mask_rcnn():
     assert type(model.roi_head).__name__ == 'StandardRoIHead'
     attention = model.roi_head.mask_head.spatial_attention.conv.weight
     inputs, samples = batch_of(model, picture(64, 64, [(4, 4, 60, 60)]), training=True)
-    total(model.train().loss(inputs, samples)).backward()
+    sum_of(model.train().loss(inputs, samples)).backward()
     assert attention.grad.abs().sum() > 0
     with torch.no_grad():
         (sample,) = model.eval().predict(*batch_of(model, picture(64, 64)))
@@ -128,9 +130,7 @@ def test_the_level_rule_in_a_stock_mask_rcnn():
     """Equation 2 with k_max = 5: a level finer for each halving of the area."""
     roi_head = build(sag_mask_rcnn()).roi_head.eval()
     # One value for each level, so that a pooled RoI tells where it comes from.
-    levels = [
-        torch.full((1, 32, 128 // s, 128 // s), s) for s in (4.0, 8.0, 16.0, 32.0)
-    ]
+    levels = [torch.full((1, 32, 128 // s, 128 // s), float(s)) for s in (4, 8, 16, 32)]
     side = 128 / torch.tensor([1.0, 1.9, 2.1, 3.9, 4.1, 7.9, 8.1]).sqrt()
     boxes = torch.stack([side * 0, side * 0, side, side], dim=1)
     seen = []

@@ -1,0 +1,5 @@
+"""Metrics, registered in MMDetection by import."""
+
+from .dense_coco_metric import DenseCocoMetric
+
+__all__ = ['DenseCocoMetric']
