@@ -1,5 +1,5 @@
 # From scratch within minutes on a CPU: AdamW with a cosine. Not from the paper.
-max_iters = 1000
+max_iters = 1200
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
