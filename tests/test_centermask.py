@@ -412,6 +412,12 @@ def test_heads_may_count_for_themselves():
             dict(neck__num_outs=4),
             'neck.num_outs=4 but bbox_head.strides=[8, 16, 32, 64, 128]',
         ),
+        (
+            # Every channel fits, and every box would be twice too large.
+            dict(backbone__out_indices=(0, 1, 2), neck__in_channels=[112, 256, 384]),
+            'bbox_head.strides=[8, 16, 32, 64, 128] but backbone.out_indices=(0, 1, 2) '
+            'and neck.num_outs=5 start at stride 4',
+        ),
         # Lite and full mixed up: 128 channels and 256.
         (
             dict(neck__out_channels=64),
@@ -457,7 +463,20 @@ def test_mask_scoring_can_be_left_out():
     assert len(sample.pred_instances) and 'mask_scores' not in sample.pred_instances
 
 
-def test_other_backbones(tmp_path):
+def test_a_pyramid_that_starts_at_stride_4():
+    model = MODELS.build(
+        tiny_config(
+            backbone__out_indices=(0, 1, 2, 3),
+            neck__in_channels=[112, 256, 384, 512],
+            bbox_head__strides=[4, 8, 16, 32, 64],
+            roi_head__mask_roi_extractor__featmap_strides=[4, 8, 16],
+        )
+    )
+    x = model.extract_feat(torch.rand(1, 3, 64, 64))
+    assert [m.shape[-1] for m in x] == [16, 8, 4, 2, 1]
+
+
+def test_other_backbones():
     """Any MMDetection backbone; only ours says in advance what it gives."""
     model = MODELS.build(
         tiny_config(

@@ -199,6 +199,12 @@ def test_every_parameter_learns():
     sum(head.loss(x, [proposals()], [sample(objects=[HALF])]).values()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad.isfinite().all(), name
+    # 32 x 32 of 64 x 64 is read from P3, which learns too.
+    assert [m.grad is not None and bool(m.grad.any()) for m in x[:3]] == [
+        True,
+        False,
+        False,
+    ]
     assert head.mask_head.spatial_attention.conv.weight.grad.any()
     assert head.mask_iou_head.convs[0].weight.grad.any()
 
@@ -364,6 +370,21 @@ def test_without_mask_scoring():
     (result,) = head.predict(maps(), found, [sample()])
     assert 'mask_scores' not in result
     assert len(head.forward(maps(), found)) == 1
+
+
+def test_one_mask_for_all_classes():
+    """``class_agnostic`` of the stock head: a single mask, an IoU for each class."""
+    head = roi_head(roi_head__mask_head__class_agnostic=True)
+    say(head, [0.2], [0.9, 0.8, 0.1])
+    losses = head.loss(maps(), [proposals()], [sample(objects=[HALF])])
+    cross_entropy = (softplus(-0.2) + softplus(0.2)) / 2
+    assert losses['loss_mask'].item() == pytest.approx(cross_entropy, rel=1e-5)
+    expected = 0.5 * (0.8 - 0.5) ** 2
+    assert losses['loss_mask_iou'].item() == pytest.approx(expected, rel=1e-4)
+    found = detections([(8, 8, 36, 36)], [2], [0.5])
+    (result,) = head.eval().predict(maps(), [found], [sample()])
+    assert result.mask_scores.tolist() == pytest.approx([0.05])
+    assert result.masks.sum().item() == 28 * 28
 
 
 def test_heads_that_count_different_classes():

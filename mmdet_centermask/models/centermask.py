@@ -186,7 +186,6 @@ class CenterMask(SingleStageDetector):
                 raise ValueError(
                     f'CenterMask: {name}={channels} but neck.out_channels={neck_out}'
                 )
-        self._check_levels_fit()
         if isinstance(self.backbone, VoVNet):
             given, wanted = self.backbone.out_channels, self.neck.in_channels
             if list(given) != list(wanted):
@@ -194,6 +193,7 @@ class CenterMask(SingleStageDetector):
                     f'CenterMask: neck.in_channels={wanted} but the backbone gives '
                     f'{list(given)}'
                 )
+        self._check_levels_fit()
 
     def _check_levels_fit(self) -> None:
         """Levels are counted in the neck and named by stride in two heads."""
@@ -204,6 +204,18 @@ class CenterMask(SingleStageDetector):
                 f'CenterMask: neck.num_outs={num_outs} but bbox_head.strides={strides} '
                 f'names {len(strides)} levels'
             )
+        if num_outs is not None and isinstance(self.backbone, VoVNet):
+            indices = self.backbone.out_indices
+            start = 4 * 2 ** indices[getattr(self.neck, 'start_level', 0)]
+            # The heads read the last levels of the neck: all, or all but P2 where
+            # a semantic head reads that too.
+            finest = start * 2 ** (num_outs - len(strides))
+            if strides[0] != finest:
+                raise ValueError(
+                    f'CenterMask: bbox_head.strides={strides} but '
+                    f'backbone.out_indices={indices} and neck.num_outs={num_outs} '
+                    f'start at stride {finest}'
+                )
         roi_strides = list(self.roi_head.mask_roi_extractor.featmap_strides)
         if roi_strides != strides[: len(roi_strides)]:
             raise ValueError(
