@@ -93,6 +93,8 @@ def rle_of_crop(
     ends, starts = edges[1::2], edges[::2]
     seams = np.flatnonzero(ends[:-1] == starts[1:])
     edges = np.delete(edges, np.concatenate([2 * seams + 1, 2 * seams + 2]))
-    counts = np.diff(edges, prepend=0, append=height * width)
-    plain = dict(size=[height, width], counts=counts.tolist())
+    if not len(edges) or edges[-1] < height * width:
+        edges = np.append(edges, height * width)
+    counts = np.diff(edges, prepend=0).tolist()
+    plain = dict(size=[height, width], counts=counts)
     return coco_mask.frPyObjects(plain, height, width)
