@@ -19,3 +19,7 @@ model = dict(
     train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(bbox=dict(max_per_img=400)),
 )
+max_iters = 1000
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end=max_iters, T_max=max_iters - 100)

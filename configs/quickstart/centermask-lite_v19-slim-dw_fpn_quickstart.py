@@ -24,3 +24,5 @@ model = dict(
     ),
     train_cfg=dict(rcnn=dict(sampler=dict(num=64))),
 )
+
+default_hooks = dict(visualization=dict(score_thr=0.5))
