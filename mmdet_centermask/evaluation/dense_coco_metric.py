@@ -80,6 +80,10 @@ class DenseCocoMetric(CocoMetric):
 
     def _read_truth(self, truths: Sequence[dict], prefix: str) -> None:
         """Set what the base class fills when first needed."""
+        # None in the base class until now, which says nothing about their types.
+        self._coco_api: Any
+        self.cat_ids: Any
+        self.img_ids: Any
         if self._coco_api is None:
             self._coco_api = COCO(self.gt_to_coco_json(truths, prefix))
         if self.cat_ids is None:

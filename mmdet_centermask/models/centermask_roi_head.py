@@ -204,7 +204,7 @@ class CenterMaskRoIHead(StandardRoIHead):
         masks = torch.cat([part.probabilities for part in parts]).split(counts)
         if self.mask_iou_head is None:
             return [RoIMasks(m) for m in masks]
-        ious = torch.cat([part.ious for part in parts]).split(counts)
+        ious = torch.cat([p.ious for p in parts if p.ious is not None]).split(counts)
         return [RoIMasks(m, i) for m, i in zip(masks, ious, strict=True)]
 
     def _masks_of_rois(

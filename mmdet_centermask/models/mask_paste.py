@@ -51,7 +51,8 @@ def paste_dense(
         pasted, where = _do_paste_mask(
             probabilities[rows, None], boxes[rows], height, width, skip_empty=on_cpu
         )
-        masks[(rows, *where)] = pasted >= threshold
+        crop = (rows, *where)
+        masks[crop] = pasted >= threshold
     return masks
 
 

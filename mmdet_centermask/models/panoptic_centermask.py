@@ -47,7 +47,8 @@ class PanopticCenterMask(CenterMask):
         test_cfg: ConfigType | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(*args, num_classes=num_classes, test_cfg=test_cfg, **kwargs)
+        kwargs.update(num_classes=num_classes, test_cfg=test_cfg)
+        super().__init__(*args, **kwargs)
         counts = dict(
             num_things_classes=num_classes, num_stuff_classes=num_stuff_classes
         )
