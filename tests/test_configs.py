@@ -16,6 +16,7 @@ from tiny_centermask import CONFIGS, picture
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmdet_centermask.experiment import walk_datasets
 from mmdet_centermask.models import CenterMask, VoVNet
 
 LEAVES = {
@@ -82,7 +83,8 @@ def test_config_is_complete_and_builds(name):
     assert cfg.default_scope == 'mmdet'
     assert cfg.custom_imports.imports == ['mmdet_centermask']
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        assert cfg[key].dataset.pipeline
+        for field, dataset in walk_datasets(cfg[key].dataset, key):
+            assert dataset.pipeline, field
     for key in ('val_evaluator', 'test_evaluator', 'optim_wrapper', 'auto_scale_lr'):
         assert cfg[key]
     model = shapes_of(name).eval()
