@@ -68,6 +68,7 @@ setup(
             'pre-commit',
             'pytest>=8',
             'ruff',
+            'safetensors',
         ],
     },
     classifiers=[
