@@ -186,6 +186,7 @@ def test_takes_a_training_step_and_predicts(name):
     check_gradients(model, config)
     # An untrained head is sure of nothing: make it say something.
     nn.init.zeros_(model.bbox_head.conv_cls.bias)
+    nn.init.constant_(model.bbox_head.conv_reg.bias, 2.0)  # boxes have a size
     model.test_cfg.bbox.max_per_img = 3  # the mask branch takes most of the time
     pictures = deepcopy(two_pictures(model))
     with torch.no_grad():
