@@ -194,8 +194,8 @@ class TestTheCheckNotices:
         golden = {n: a for n, a in golden.items() if n.startswith('train/')}
         monkeypatch.setattr(roi_extractor, 'adaptive_roi_levels', coarser)
         answers = training.training_answers(lite, parity_picture(), golden)
-        by_rule = named(compare(golden, answers), "train/loss_mask, reference's rule")
-        assert by_rule.relative > 1e-3
+        rows = failures(compare(golden, answers))
+        assert "train/loss_mask, reference's rule" in {row.quantity for row in rows}
 
     def test_roi_align_with_a_fixed_grid(self, failed, lite, monkeypatch):
         for layer in lite.roi_head.mask_roi_extractor.roi_layers:

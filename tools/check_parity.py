@@ -29,17 +29,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    # After the arguments, so that -h and a wrong option answer at once.
-    from mmdet_centermask.config_path import find_config
-    from mmdet_centermask.parity import as_table, check, load_golden, parity_picture
-
     try:
+        # After the arguments, so that -h and a wrong option answer at once.
+        from mmdet_centermask.config_path import find_config
+        from mmdet_centermask.parity import as_table, check, load_golden, parity_picture
+
         config = find_config(args.config)
         golden = load_golden(args.golden)
         with open(args.manifest, encoding='utf-8') as file:
             manifest = json.load(file)
         rows = check(config, golden, manifest, parity_picture(args.image))
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(as_table(rows))
