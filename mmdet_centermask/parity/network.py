@@ -27,6 +27,7 @@ Answers = dict[str, np.ndarray]
 
 CHANNEL_STEP = 16  # of backbone and pyramid maps, every 16th channel is in a golden
 CLASS_STEPS = {4: 8}  # of the class logits of P4 every 8th class, of the others all
+SHOWN = 5  # of the names that do not fit
 
 
 def stand_in_network(
@@ -42,7 +43,12 @@ def stand_in_network(
         torch.save({'model': stand_in_state(manifest)}, official)
         report = convert_checkpoint(official, ours, config=config)
         if not report.fits:
-            raise ValueError('\n'.join([report.headline, *report.problems()]))
+            problems = report.problems()
+            shown = '\n  '.join(problems[:SHOWN])
+            raise ValueError(
+                f'{config}: the manifest is of another network ({report.headline}; '
+                f'{len(problems)} do not fit), first\n  {shown}'
+            )
         state = torch.load(ours, weights_only=True)['state_dict']
     init_default_scope('mmdet')
     model = MODELS.build(Config.fromfile(config).model)
