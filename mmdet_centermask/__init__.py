@@ -9,7 +9,8 @@ check_environment()
 
 from . import evaluation, models  # noqa: E402
 from .safe_checkpoints import allow_mmengine_checkpoints  # noqa: E402
+from .speed import optimize  # noqa: E402
 
 allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'evaluation', 'models']
+__all__ = ['__version__', 'evaluation', 'models', 'optimize']

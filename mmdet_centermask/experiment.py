@@ -59,6 +59,8 @@ def testing_runner(args: argparse.Namespace) -> Runner:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
         enable_tta(cfg)
+    if args.fast:
+        enable_fast(cfg)
     runner = build_runner(cfg)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
@@ -132,6 +134,13 @@ def enable_tta(cfg: Config) -> None:
     cfg.model = {**cfg.tta_model, 'module': cfg.model}
     for _, dataset in walk_datasets(cfg.test_dataloader.dataset, ''):
         dataset.pipeline = cfg.tta_pipeline
+
+
+def enable_fast(cfg: Config) -> None:
+    """Test with the optimized detector, unless the config already does."""
+    hooks = cfg.setdefault('custom_hooks', [])
+    if not any(hook['type'] == 'FastInferenceHook' for hook in hooks):
+        hooks.append(dict(type='FastInferenceHook'))
 
 
 def build_runner(cfg: Config) -> Runner:

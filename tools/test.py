@@ -23,6 +23,11 @@ def parse_args() -> argparse.Namespace:
         '--tta', action='store_true', help="use the config's test-time augmentation"
     )
     parser.add_argument(
+        '--fast',
+        action='store_true',
+        help='fold norms, compute in the shortest format the device has units for',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         metavar='KEY=VALUE',

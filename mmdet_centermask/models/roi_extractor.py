@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
+
+SHORT = (torch.float16, torch.bfloat16)
 
 
 def adaptive_roi_levels(
@@ -93,7 +95,6 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         levels = self.roi_levels(feats, rois, image_areas)
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        rois = rois.type_as(feats[0])
         pooled = feats[0].new_zeros(
             (len(rois), self.out_channels, *self.roi_layers[0].output_size)
         )
@@ -102,14 +103,21 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         ):
             chosen = (levels == level).nonzero().squeeze(1)
             if len(chosen):
-                # mmcv's CPU operator reads a channels_last map as if it were not.
-                pooled[chosen] = roi_layer(feat.contiguous(), rois[chosen])
+                pooled[chosen] = self.pool(roi_layer, feat, rois[chosen])
             elif self.training:
                 # A level without RoIs still takes part in the graph, with zero
                 # gradient: the processes of a distributed run must agree on
                 # which parameters have one.
                 pooled = pooled + feat.sum() * 0
         return pooled
+
+    def pool(self, roi_layer: nn.Module, feat: Tensor, rois: Tensor) -> Tensor:
+        """RoIs of one level, ``(n, out_channels, *output_size)`` like ``feat``."""
+        # mmcv's operator on a CPU reads a channels_last map as if it were not, and
+        # none of its operators knows bfloat16, whose steps are four pixels from 512
+        # on: too coarse for the corners of a box.
+        exact = feat.float() if feat.dtype in SHORT else feat
+        return roi_layer(exact.contiguous(), rois.type_as(exact)).type_as(feat)
 
     def roi_levels(
         self, feats: tuple[Tensor, ...], rois: Tensor, image_areas: Tensor | None

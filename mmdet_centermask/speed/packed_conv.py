@@ -1,0 +1,115 @@
+"""Convolutions of a CPU with everything prepared that does not depend on the picture.
+
+oneDNN multiplies weights in blocks of its own order. ``nn.Conv2d`` brings them into
+that order on every call, and writes its result before the ReLU reads it again. The
+operator that ``torch.compile`` uses on a CPU takes ready blocks and applies the ReLU
+on the way out; here it is called without compiling anything.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+
+class PackedConv2d(nn.Module):
+    """An ``nn.Conv2d`` for inference on a CPU, with its weights in oneDNN's order.
+
+    Args:
+        conv: Zero-padded, in the dtype it is to compute in.
+        relu: Apply a ReLU to the result.
+
+    Shape:
+        As ``conv``; the result lies in channels_last order.
+    """
+
+    def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
+        super().__init__()
+        self.kernel_size = list(conv.kernel_size)
+        self.out_channels = conv.out_channels
+        self.padding = [int(p) for p in conv.padding]  # no 'same' or 'valid'
+        self.stride = list(conv.stride)
+        self.dilation, self.groups = list(conv.dilation), conv.groups
+        # Plain attributes: a packed weight is no parameter that could be saved.
+        weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            weight.to_mkldnn(), self.padding, self.stride, self.dilation, self.groups
+        )
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.activation = 'relu' if relu else 'none'
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:  # a picture without boxes; oneDNN refuses it
+            return x.new_zeros(self._output_shape(x))
+        return torch.ops.mkldnn._convolution_pointwise(
+            x,
+            self.weight,
+            self.bias,
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            self.activation,
+            [],
+            '',
+        )
+
+    def _output_shape(self, x: Tensor) -> tuple[int, ...]:
+        axes = zip(
+            x.shape[2:],
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.kernel_size,
+            strict=True,
+        )
+        sizes = ((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, p, s, d, k in axes)
+        return (len(x), self.out_channels, *sizes)
+
+
+def can_pack() -> bool:
+    """Whether this torch was built with oneDNN's operators."""
+    return torch.backends.mkldnn.is_available() and hasattr(
+        torch.ops.mkldnn, '_convolution_pointwise'
+    )
+
+
+def pack_convs(module: nn.Module) -> int:
+    """Replace the convs below ``module`` by packed ones, in place.
+
+    In a ``ConvModule`` whose norm is folded, the ReLU becomes part of the conv. Left
+    alone are convs of another class (deformable, transposed) or padding.
+
+    Returns:
+        How many were replaced.
+    """
+    packed = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is not nn.Conv2d or not _is_packable(child):
+                continue
+            relu = False
+            if isinstance(parent, ConvModule) and _is_followed_by_relu(parent):
+                parent.with_activation, relu = False, True
+            replacement = PackedConv2d(child, relu)
+            # Casts at its borders, see boundaries.py.
+            replacement._forward_pre_hooks.update(child._forward_pre_hooks)
+            replacement._forward_hooks.update(child._forward_hooks)
+            setattr(parent, name, replacement)
+            packed += 1
+    return packed
+
+
+def _is_packable(conv: nn.Conv2d) -> bool:
+    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+
+
+def _is_followed_by_relu(block: ConvModule) -> bool:
+    """Whether the conv of ``block`` meets a ReLU, with nothing between them."""
+    return (
+        block.with_activation
+        and type(block.activate) is nn.ReLU
+        and (not block.with_norm or isinstance(block.norm, nn.Identity))
+        and block.order.index('conv') < block.order.index('act')
+    )
