@@ -83,6 +83,19 @@ def test_packed_conv_is_the_conv(conv, relu):
 
 
 @needs_onednn
+def test_packed_conv_follows_the_size_of_its_input():
+    conv = nn.Conv2d(5, 7, 3, padding=1)
+    packed = PackedConv2d(conv)
+    packs = []
+    for side in (4, 5, 32, 8, 64, 3):
+        x = noise(1, 5, side, side)
+        torch.testing.assert_close(packed(x), conv(x), rtol=1e-5, atol=1e-5)
+        packs.append(packed.packed_for)
+    # Again from twice as many positions on; smaller maps keep what there is.
+    assert packs == [16, 16, 1024, 1024, 4096, 4096]
+
+
+@needs_onednn
 def test_packing_takes_the_relu_along_and_spares_what_it_cannot_do():
     block = lively(
         nn.Sequential(

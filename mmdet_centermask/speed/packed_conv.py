@@ -1,4 +1,4 @@
-"""Convolutions of a CPU with everything prepared that does not depend on the picture.
+"""Convolutions of a CPU with their weights in order and their ReLU inside.
 
 oneDNN multiplies weights in blocks of its own order. ``nn.Conv2d`` brings them into
 that order on every call, and writes its result before the ReLU reads it again. The
@@ -31,20 +31,23 @@ class PackedConv2d(nn.Module):
         self.padding = [int(p) for p in conv.padding]  # no 'same' or 'valid'
         self.stride = list(conv.stride)
         self.dilation, self.groups = list(conv.dilation), conv.groups
-        # Plain attributes: a packed weight is no parameter that could be saved.
-        weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            weight.to_mkldnn(), self.padding, self.stride, self.dilation, self.groups
-        )
+        # Plain attributes: nothing here is a parameter that could be saved.
+        self.weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.packed: Tensor | None = None
+        self.packed_for = 0  # positions, over the batch
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.activation = 'relu' if relu else 'none'
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] == 0:  # a picture without boxes; oneDNN refuses it
             return x.new_zeros(self._output_shape(x))
+        positions = x.numel() // x.shape[1]
+        if positions > 2 * self.packed_for:
+            self._pack(x.shape)
+            self.packed_for = positions
         return torch.ops.mkldnn._convolution_pointwise(
             x,
-            self.weight,
+            self.packed,
             self.bias,
             self.padding,
             self.stride,
@@ -53,6 +56,22 @@ class PackedConv2d(nn.Module):
             self.activation,
             [],
             '',
+        )
+
+    def _pack(self, shape: torch.Size) -> None:
+        """Pack for inputs like this one.
+
+        oneDNN's choice of blocks depends on the size of the map. Without one it
+        guesses, and on some 1x1 convs of VoVNet the guess costs eight times the time;
+        hence only now, and again when maps turn out larger.
+        """
+        self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
+            self.weight.to_mkldnn(),
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            list(shape),
         )
 
     def _output_shape(self, x: Tensor) -> tuple[int, ...]:
