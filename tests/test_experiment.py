@@ -12,6 +12,7 @@ from mmdet_centermask.experiment import (
     check_data_files,
     enable_amp,
     enable_auto_scale_lr,
+    enable_fast,
     enable_tta,
     load_experiment,
     parse_cfg_options,
@@ -201,3 +202,13 @@ def test_tta_wraps_the_model_and_swaps_the_pipeline(data):
     enable_tta(cfg)
     assert cfg.model == {'type': 'T', 'module': {'type': 'A'}}
     assert cfg.test_dataloader.dataset.pipeline == ['flipped']
+
+
+def test_fast_adds_its_hook_once():
+    cfg = Config({})
+    enable_fast(cfg)
+    assert cfg.custom_hooks == [{'type': 'FastInferenceHook'}]
+    own = [{'type': 'FastInferenceHook', 'precision': 'float32'}]
+    cfg = Config({'custom_hooks': own})
+    enable_fast(cfg)
+    assert cfg.custom_hooks == own
