@@ -138,9 +138,9 @@ def enable_tta(cfg: Config) -> None:
 
 def enable_fast(cfg: Config) -> None:
     """Test with the optimized detector, unless the config already does."""
-    hooks = cfg.setdefault('custom_hooks', [])
+    hooks = cfg.get('custom_hooks', [])
     if not any(hook['type'] == 'FastInferenceHook' for hook in hooks):
-        hooks.append(dict(type='FastInferenceHook'))
+        cfg.custom_hooks = [*hooks, dict(type='FastInferenceHook')]
 
 
 def build_runner(cfg: Config) -> Runner:
