@@ -93,6 +93,29 @@ def test_offsets_learn(kind):
         assert layer.conv_offset.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('stage, side', [(2, 45), (3, 93)])
+def test_smallest_picture_of_the_first_kind(stage, side):
+    """The limit is mmcv's own: one pixel less, and its operator would fail."""
+    flags = [False, *(i <= stage for i in (1, 2, 3))]
+    net = VoVNet('V-19-slim', dcn=dict(type='DCN'), stage_with_dcn=flags)
+    net.eval()
+    with torch.no_grad():
+        assert min(net(torch.zeros(1, 3, side, side + 32))[stage].shape[-2:]) == 3
+        small = torch.zeros(1, 3, side + 32, side - 1)
+        message = f'a picture of {side + 32} x {side - 1} .* pad it to {side} pixels'
+        with pytest.raises(ValueError, match=message):
+            net(small)
+        net.smallest_side = 0
+        with pytest.raises(RuntimeError, match='smaller than kernel'):
+            net(small)
+
+
+def test_second_kind_takes_small_pictures():
+    with torch.no_grad():
+        x = slim_net('DCNv2').eval()(torch.zeros(1, 3, 32, 32))
+        assert x[-1].shape[-2:] == (1, 1)
+
+
 @pytest.mark.parametrize('kind, channels', [('DCN', 18), ('DCNv2', 27)])
 @pytest.mark.parametrize('arch, layers', [('v39', 25), ('v57', 40), ('v99', 75)])
 def test_configs_deform_every_3x3_conv_of_stages_3_to_5(arch, layers, kind, channels):

@@ -200,6 +200,39 @@ def test_counts_that_differ_are_named(options, message):
         MODELS.build(quickstart(**options))
 
 
+LEVELS = 'strides [4, 8, 16, 32, 64, 128]'
+VOVNET_P3 = dict(
+    backbone__out_indices=(1, 2, 3), neck__in_channels=[256, 384, 512], neck__num_outs=5
+)
+
+
+@pytest.mark.parametrize(
+    'options, given',
+    [
+        (dict(neck__num_outs=5), 'neck.num_outs=5, the first of stride 4'),
+        (VOVNET_P3, 'neck.num_outs=5, the first of stride 8'),
+        (VOVNET_P3 | dict(neck__num_outs=6), 'num_outs=6, the first of stride 8'),
+        (dict(neck__start_level=1), 'num_outs=6, the first of stride 8'),
+    ],
+)
+def test_neck_without_p2_is_refused(options, given):
+    with torch.device('meta'), pytest.raises(ValueError) as error:
+        MODELS.build(quickstart(**options))
+    assert given in str(error.value) and LEVELS in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['r50', 'x101'])
+def test_neck_of_a_resnet_without_p2_is_refused(name):
+    folder = CONFIGS / 'panoptic_centermask'
+    path = folder / f'panoptic-centermask_{name}_fpn_ms-3x_coco.py'
+    model = Config.fromfile(path).model
+    model.backbone.out_indices = (1, 2, 3)
+    model.neck.in_channels = model.neck.in_channels[1:]
+    with torch.device('meta'), pytest.raises(ValueError, match='first of stride 8'):
+        MODELS.build(model)
+
+
 # The reference's numbers.
 
 

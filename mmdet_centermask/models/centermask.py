@@ -7,12 +7,15 @@ https://arxiv.org/abs/1911.06667. Figure 2 of the paper reads as
 
 from __future__ import annotations
 
+import math
+
+from mmdet.models.backbones import ResNet
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, InstanceList, OptConfigType, OptMultiConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from .box_candidates import predict_boxes
 from .vovnet import VoVNet
@@ -204,9 +207,9 @@ class CenterMask(SingleStageDetector):
                 f'CenterMask: neck.num_outs={num_outs} but bbox_head.strides={strides} '
                 f'names {len(strides)} levels'
             )
-        if num_outs is not None and isinstance(self.backbone, VoVNet):
+        start = first_stride(self.backbone, self.neck)
+        if num_outs is not None and start is not None:
             indices = self.backbone.out_indices
-            start = 4 * 2 ** indices[getattr(self.neck, 'start_level', 0)]
             # The heads read the last levels of the neck: all, or all but P2 where
             # a semantic head reads that too.
             finest = start * 2 ** (num_outs - len(strides))
@@ -223,6 +226,16 @@ class CenterMask(SingleStageDetector):
                 f'{roi_strides} but bbox_head.strides={strides}; both start at the '
                 'finest level'
             )
+
+
+def first_stride(backbone: nn.Module, neck: nn.Module) -> int | None:
+    """Stride of the neck's finest level; None where the backbone does not tell."""
+    if not isinstance(backbone, (VoVNet, ResNet)):
+        return None
+    stage = backbone.out_indices[getattr(neck, 'start_level', 0)]
+    # Stage 0 follows the stem, at stride 4, and has none of its own.
+    later = getattr(backbone, 'strides', (1, 2, 2, 2))[: stage + 1]
+    return 4 * math.prod(later)
 
 
 def with_classes(head: ConfigType, num_classes: int | None, name: str) -> ConfigType:

@@ -14,7 +14,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, InstanceList
 from torch import Tensor
 
-from .centermask import CenterMask
+from .centermask import CenterMask, first_stride
 
 
 @MODELS.register_module()
@@ -62,6 +62,23 @@ class PanopticCenterMask(CenterMask):
             }
         )
         self._check_classes_fit()
+
+    def _check_levels_fit(self) -> None:
+        """The semantic head reads one level more than the boxes: P2, the first."""
+        strides = list(self.bbox_head.strides)
+        wanted = [strides[0] // 2, *strides]
+        num_outs = getattr(self.neck, 'num_outs', len(wanted))
+        first = first_stride(self.backbone, self.neck)
+        if num_outs != len(wanted) or first not in (None, wanted[0]):
+            given = f'neck.num_outs={num_outs}'
+            if first is not None:
+                given += f', the first of stride {first}'
+            raise ValueError(
+                f'PanopticCenterMask: {given}, but the neck has to give P2 for '
+                f'semantic_head and then the levels of bbox_head: strides {wanted}; '
+                'backbone.out_indices starts with 0'
+            )
+        super()._check_levels_fit()
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList

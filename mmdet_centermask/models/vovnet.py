@@ -232,7 +232,7 @@ class VoVNet(BaseModule):
 
     Raises:
         ValueError: An argument is out of range, or ``dcn`` meets a depthwise
-            arch.
+            arch. From ``forward``: mmcv's first ``DCN`` meets a map under 3 x 3.
     """
 
     def __init__(
@@ -261,6 +261,7 @@ class VoVNet(BaseModule):
         self.out_channels = tuple(self.spec.out_channels[i] for i in out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.smallest_side = smallest_side(dcn, stage_with_dcn)
         self.stem = self._make_stem(in_channels, norm_cfg)
         self.stages = nn.ModuleList(
             self._make_stage(i, norm_cfg, with_cp, dcn if stage_with_dcn[i] else None)
@@ -314,6 +315,7 @@ class VoVNet(BaseModule):
                 nn.init.zeros_(module.conv_offset.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        self._check_size(x)
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
@@ -321,6 +323,14 @@ class VoVNet(BaseModule):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
+
+    def _check_size(self, x: Tensor) -> None:
+        if self.smallest_side and min(x.shape[-2:]) < self.smallest_side:
+            raise ValueError(
+                f'VoVNet: a picture of {x.shape[-2]} x {x.shape[-1]} is too small for '
+                "dcn=dict(type='DCN'), which wants 3 x 3 pixels in its last stage; pad "
+                f'it to {self.smallest_side} pixels a side, or take DCNv2'
+            )
 
     def _freeze_stages(self) -> None:
         frozen = [self.stem, *self.stages][: self.frozen_stages + 1]
@@ -338,6 +348,18 @@ class VoVNet(BaseModule):
                     if isinstance(module, _BatchNorm):
                         module.eval()
         return self
+
+
+def smallest_side(dcn: OptConfigType, stage_with_dcn: Sequence[bool]) -> int:
+    """Least height and width of a picture, 0 without a limit.
+
+    mmcv's ``DCN`` fails on maps smaller than its 3 x 3 kernel; ``DCNv2`` does not.
+    """
+    deformable = [i for i, flag in enumerate(stage_with_dcn) if flag]
+    if not deformable or dcn is None or dcn['type'] != 'DCN':
+        return 0
+    # The stem leaves ceil(side / 4) of a side, and each pooling half of it.
+    return 4 * (3 * 2 ** deformable[-1] - 1) + 1
 
 
 def _checked_arch(
