@@ -86,6 +86,9 @@ $(STAMPS)/mmcv: $(PINS) | $(STAMPS)/torch
 	@$(BIN)/python -c 'from mmcv.ops import nms'
 	@touch $@
 
+# panopticapi-lite is the one panopticapi on PyPI. Its metadata ask for numpy < 2,
+# which its code does not need: without its requirements, which are met.
+#
 # The package is installed as users install it. An editable install would spare
 # the copy, but mim looks for a package beside its metadata in site-packages and
 # finds none there, whichever editable mode is used. Edits take effect all the
@@ -94,6 +97,7 @@ $(STAMPS)/stack: setup.py $(PINS) | $(STAMPS)/mmcv
 	@echo '== setup: mmengine, mmdet, mim and development tools'
 	@rm -rf build
 	@$(INSTALL) --no-build-isolation '.[dev]'
+	@$(INSTALL) --no-deps panopticapi-lite
 	@touch $@
 
 $(STAMPS)/package: $(SOURCES) | $(STAMPS)/stack

@@ -63,7 +63,9 @@ setup(
         'dev': [
             *MIM,
             *QUICKSTART,
+            'cityscapesscripts',
             'hypothesis',
+            'lvis',
             'mypy',
             'pre-commit',
             'pytest>=8',
