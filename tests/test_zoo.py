@@ -15,8 +15,10 @@ from mmengine.structures import PixelData
 from modelindex.load_model_index import load
 from tiny_centermask import CONFIGS, Picture, batch_of, picture, total
 from torch import Tensor, nn
-from zoo_complexity import flops_of, input_size, parameters_of, shapes_of
+from zoo_complexity import flops_of, shapes_of
 
+from mmdet_centermask.benchmark.complexity import parameters_of
+from mmdet_centermask.benchmark.pictures import network_shape
 from mmdet_centermask.convert import draft
 
 ROOT = CONFIGS.parent
@@ -91,7 +93,7 @@ def test_metafile_says_what_is_measured(entries, path):
     model = shapes_of(config)
     width, height = map(int, stated['FLOPs Input'].split('x'))
     if path.stem.endswith('_coco'):
-        assert (width, height) == input_size(config)
+        assert (height, width) == network_shape(config)
     measured = dict(
         Parameters=parameters_of(model), FLOPs=flops_of(model, width, height)
     )

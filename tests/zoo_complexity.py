@@ -37,25 +37,12 @@ def shapes_of(config: Config) -> nn.Module:
         return MODELS.build(config.model)
 
 
-def parameters_of(model: nn.Module) -> int:
-    """Everything that is learnt or was learnt elsewhere; running statistics are not."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def input_size(config: Config) -> tuple[int, int]:
-    """Width and height of a 4:3 picture at the config's test scale, padded to 32."""
-    scale = next(t.scale for t in config.test_pipeline if t.type == 'Resize')
-    long, short = max(scale), min(scale)
-    width, height = min(long, short * 4 / 3), min(short, long * 3 / 4)
-    return -(-round(width) // 32) * 32, -(-round(height) // 32) * 32
-
-
 @torch.no_grad()
 def flops_of(model: nn.Module, width: int, height: int) -> int:
     """FLOPs on one picture, with as many boxes as the config keeps.
 
     Two-stage detectors count 1000 proposals and 100 masks, as in MMDetection. What
-    RTMDet-Ins does for each mask is not counted.
+    RTMDet-Ins and CondInst do for each mask is not counted.
 
     Args:
         model: From :func:`shapes_of`; its deformable convs are replaced.
@@ -67,6 +54,8 @@ def flops_of(model: nn.Module, width: int, height: int) -> int:
         dense(x[-len(dense.prior_generator.strides) :])
         if hasattr(model, 'semantic_head'):
             model.semantic_head(x)
+        if hasattr(model, 'mask_head'):
+            model.mask_head.mask_feature_head(x)
         if hasattr(model, 'roi_head'):
             boxes = 100
             if not hasattr(model, 'rpn_head'):

@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/rtmdet_ins_tiny_scratch.py',
+    '../_base_/datasets/nuclei_instance.py',
+    '../_base_/schedules/adamw_1000.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(bbox_head=dict(num_classes=1), test_cfg=dict(max_per_img=400))
+# The three levels of the head share their convs.
+optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True))

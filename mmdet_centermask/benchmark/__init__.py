@@ -1,0 +1,1 @@
+"""Measuring: learning, speed and memory of this package's detectors and others'."""

@@ -1,0 +1,146 @@
+"""Time, memory and work of a detector in one mode or several, in one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+
+from .any_config import find_any_config
+from .conv_peak import conv_peaks
+from .hardware import hardware
+from .stages import NETWORK, STAGES, stage_seconds
+from .timing import quartiles, take_turns
+from .workload import Ready, Workload, make_ready, memory_of
+
+Row = dict[str, Any]
+Stages = list[dict[str, float]]
+
+
+def benchmark(
+    configs: Sequence[str], workload: Workload, modes: Sequence[str], rounds: int
+) -> dict[str, Any]:
+    """What :mod:`.speed_report` prints.
+
+    Args:
+        configs: Names or paths.
+        workload: The same for all, but for its ``config``.
+        modes: Out of ``MODES``.
+        rounds: Calls that count.
+
+    Returns:
+        ``machine``, ``conv_peaks`` and the ``rows`` of :func:`measure`.
+
+    Raises:
+        FileNotFoundError: A config is not there.
+        ExperimentError: A config has no such mode, or tells no size.
+    """
+    paths = [find_any_config(name) for name in configs]
+    if workload.threads is not None:
+        torch.set_num_threads(workload.threads)
+    peaks = conv_peaks(torch.device(get_device()))
+    rows: list[Row] = []
+    for path in paths:
+        rows += measure(workload._replace(config=path), modes, rounds, peaks)
+    return dict(machine=hardware(), conv_peaks=peaks, rows=rows)
+
+
+def measure(
+    workload: Workload, modes: Sequence[str], rounds: int, peaks: Mapping[str, float]
+) -> list[Row]:
+    """A row of numbers for each mode of a detector, the modes taking turns.
+
+    Args:
+        workload: Its ``mode`` does not matter.
+        modes: Out of ``MODES``; the first is what the others are compared with.
+        rounds: Calls of each mode that count, and then as many with stages.
+        peaks: Of :func:`~.conv_peak.conv_peaks`.
+
+    Returns:
+        For each mode, among what :class:`Workload` says, ``parameters``, ``flops`` of
+        a picture, ``memory_mb``, ``found`` (fewest detections of a picture),
+        ``ms`` of a batch (three quartiles), ``fps``, ``stages_ms`` (medians) and what
+        :func:`network_share` and :func:`ratio` say.
+    """
+    # The first mode's threshold serves all, so that all see the same candidates.
+    ready: dict[str, Ready] = {}
+    for mode in modes:
+        ready[mode] = make_ready(workload._replace(mode=mode))
+        workload = workload._replace(score_thr=ready[mode].score_thr)
+    seconds = take_turns({mode: ready[mode].calls[0] for mode in modes}, rounds)
+    stages = {
+        mode: [stage_seconds(r.model, r.calls[0]) for _ in range(rounds)]
+        for mode, r in ready.items()
+    }
+    rows = []
+    for mode in modes:
+        row = describe(workload._replace(mode=mode), ready[mode])
+        row |= summary(seconds[mode], stages[mode], workload.batch)
+        row |= network_share(
+            row['stages_ms'],
+            row['flops'] * workload.batch,
+            peaks['float32'] if mode != 'fast' else max(peaks.values()),
+        )
+        row['ratio'] = ratio(seconds[modes[0]], seconds[mode])
+        row['memory_mb'] = memory_of(workload._replace(mode=mode))
+        rows.append(row)
+    return rows
+
+
+def describe(workload: Workload, ready: Ready) -> Row:
+    """What is known without timing."""
+    found = min(len(sample.pred_instances) for sample in ready.calls[0]())
+    return dict(
+        config=Path(workload.config).stem,
+        mode=workload.mode,
+        checkpoint=workload.checkpoint,
+        shape=list(ready.shape),
+        batch=workload.batch,
+        found=found,
+        score_thr=ready.score_thr,
+        parameters=ready.parameters,
+        flops=ready.flops,
+    )
+
+
+def summary(seconds: list[float], stages: Stages, batch: int) -> Row:
+    """Quartiles of the calls, frames per second, median of each stage."""
+    ms = [1000 * value for value in quartiles(seconds)]
+    return dict(
+        ms=ms,
+        fps=1000 * batch / ms[1],
+        stages_ms={
+            name: 1000 * statistics.median(call[name] for call in stages)
+            for name in STAGES
+            if all(name in call for call in stages)
+        },
+    )
+
+
+def network_share(stages_ms: Mapping[str, float], flops: int, peak: float) -> Row:
+    """How much of the time is the network's, and how near that is to the peak.
+
+    Args:
+        stages_ms: Of a batch.
+        flops: Of a batch, a multiply-add being one.
+        peak: Multiply-adds per second.
+
+    Returns:
+        ``network_ms``; ``outside``, the share of all stages' time outside the network;
+        ``of_peak``, flops / (network time x peak).
+    """
+    network = sum(stages_ms.get(name, 0.0) for name in NETWORK)
+    return dict(
+        network_ms=network,
+        outside=1 - network / sum(stages_ms.values()),
+        of_peak=flops / (network / 1000 * peak),
+    )
+
+
+def ratio(reference: list[float], seconds: list[float]) -> float:
+    """How many times as fast as the reference, by the medians."""
+    return statistics.median(reference) / statistics.median(seconds)
