@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.structures import DetDataSample, SampleList
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ class AttentionProbe:
     """
 
     def __init__(self, detector: nn.Module) -> None:
-        roi_head = getattr(detector, 'roi_head', None)
+        roi_head: Any = getattr(detector, 'roi_head', None)
         mask_head = getattr(roi_head, 'mask_head', None)
         attention = getattr(mask_head, 'spatial_attention', None)
         if not isinstance(attention, SpatialAttention):
@@ -84,14 +85,14 @@ class AttentionProbe:
     def _note_attention(self, module: SpatialAttention, inputs: tuple, _: Any) -> None:
         self._maps.append(module.attention_map(inputs[0]))
 
-    def _note_levels(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _note_levels(self, module: BaseRoIExtractor, args: tuple, kwargs: dict) -> None:
         feats, rois = args[:2]
         self._rois.append(rois)
         self._levels.append(levels_of(module, feats, rois, kwargs))
 
 
 def levels_of(
-    extractor: nn.Module, feats: tuple[Tensor, ...], rois: Tensor, kwargs: dict
+    extractor: BaseRoIExtractor, feats: tuple[Tensor, ...], rois: Tensor, kwargs: dict
 ) -> Tensor:
     """Pyramid levels ``(n,)`` that the extractor reads; 3 is P3."""
     if isinstance(extractor, AdaptiveRoIExtractor):

@@ -7,7 +7,7 @@ while they work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -22,7 +22,7 @@ class End(NamedTuple):
     error: BaseException | None = None
 
 
-def in_background(items: Iterable[T], depth: int) -> Iterator[T]:
+def in_background(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """The items in their order, made in a thread from the first request on.
 
     An error raised by `items` is raised here, after the items made before it. When

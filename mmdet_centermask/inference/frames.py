@@ -6,8 +6,8 @@ A damaged picture or frame is never an error here but a `Skipped` among the fram
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from http.client import HTTPException
-from typing import NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -27,7 +27,8 @@ CAMERA_FAILURES, VIDEO_FAILURES = 30, 1000
 Decode = Callable[[bytes], np.ndarray | None]
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
     """One picture to look at."""
 
     source: Source
@@ -72,17 +73,16 @@ def read_frames(
 def read_picture(source: Source, decode: Decode) -> Frame | Skipped:
     """The one frame of a file, a URL or an array."""
     try:
-        if isinstance(source.where, str):
-            pixels = decode(fetch(source.where))
-            if pixels is None:
-                raise ValueError('not a picture, or damaged')
-        else:
-            pixels = source.where
+        if isinstance(source.where, np.ndarray):
+            return Frame(source, to_bgr(source.where))
+        pixels = decode(fetch(str(source.where)))
+        if pixels is None:
+            raise ValueError('not a picture, or damaged')
         return Frame(source, to_bgr(pixels))
     except cv2.error:
-        return Skipped(source.name, 'not a picture, or damaged')
+        return Skipped(source.shown, 'not a picture, or damaged')
     except (OSError, ValueError, HTTPException) as error:
-        return Skipped(source.name, reason_of(error))
+        return Skipped(source.shown, reason_of(error))
 
 
 def fetch(where: str) -> bytes:
@@ -141,11 +141,12 @@ def read_video(source: Source) -> Iterator[Frame | Skipped]:
     OpenCV fails on a damaged frame and may succeed on the next, so that a failure
     is the end only where no more frames are promised.
     """
-    capture = cv2.VideoCapture(source.where)
+    is_camera = isinstance(source.where, int)
+    capture = cv2.VideoCapture(source.where if is_camera else str(source.where))
     try:
         if not capture.isOpened():
-            kind = 'camera' if isinstance(source.where, int) else 'video'
-            yield Skipped(source.name, f'this {kind} cannot be opened')
+            kind = 'camera' if is_camera else 'video'
+            yield Skipped(source.shown, f'this {kind} cannot be opened')
             return
         yield from read_capture(source, capture)
     finally:
@@ -179,4 +180,4 @@ def read_capture(
 
 def damaged(source: Source, index: int, count: int) -> Skipped:
     which = f'frame {index}' if count == 1 else f'frames {index} to {index + count - 1}'
-    return Skipped(source.name, f'{which} cannot be decoded')
+    return Skipped(source.shown, f'{which} cannot be decoded')

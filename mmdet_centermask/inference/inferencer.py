@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from os import PathLike, fspath
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.datasets.transforms import InferencerLoader
-from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -91,7 +90,7 @@ class CenterMaskInferencer(DetInferencer):
         if fast:
             from .. import optimize
 
-            self.model = optimize(self.model)
+            self.model: nn.Module = optimize(self.model)
 
     def _init_model(
         self, cfg: Config, weights: str | None, device: str = 'cpu'
@@ -106,7 +105,7 @@ class CenterMaskInferencer(DetInferencer):
         return super()._init_model(cfg, weights, device)
 
     def _load_weights_to_model(
-        self, model: nn.Module, checkpoint: dict | None, cfg: Config
+        self, model: Any, checkpoint: dict | None, cfg: Config
     ) -> None:
         """As stock, but all of the model or nothing, and with the data's classes."""
         classes = classes_of(model, cfg)
@@ -133,9 +132,7 @@ class CenterMaskInferencer(DetInferencer):
         return pipeline
 
     def _init_visualizer(self, cfg: Config) -> OverlayVisualizer:
-        visualizer = VISUALIZERS.build(
-            dict(type='OverlayVisualizer', color_by=self.color_by)
-        )
+        visualizer = OverlayVisualizer(color_by=self.color_by)
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
 
@@ -200,7 +197,7 @@ class CenterMaskInferencer(DetInferencer):
         batch_size: int = 1,
         score_thr: float = 0.3,
         attention: bool = False,
-    ) -> Iterator[Prediction | Skipped]:
+    ) -> Generator[Prediction | Skipped, None, None]:
         """Predict frame after frame, in order, without end for a camera.
 
         Decoding, the network and the caller's work on what is yielded run side by
@@ -230,8 +227,10 @@ class CenterMaskInferencer(DetInferencer):
         for items, data in batches:
             samples = iter(() if data is None else self.forward(data, score_thr, probe))
             for item in items:
-                skipped = isinstance(item, Skipped)
-                yield item if skipped else Prediction(item, next(samples))
+                if isinstance(item, Frame):
+                    yield Prediction(item, next(samples))
+                else:
+                    yield item
 
     def run(
         self,
@@ -243,7 +242,7 @@ class CenterMaskInferencer(DetInferencer):
         show: bool = False,
         draw: bool = False,
         **options: Any,
-    ) -> Iterator[Prediction | Skipped]:
+    ) -> Generator[Prediction | Skipped, None, None]:
         """Predict, draw and write, frame after frame.
 
         Args:

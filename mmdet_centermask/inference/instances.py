@@ -26,7 +26,7 @@ def best_first(instances: InstanceData) -> InstanceData:
 
 def mask_of(instances: InstanceData, number: int) -> np.ndarray:
     """``(H, W)`` uint8, 1 inside the mask of the `number`-th instance."""
-    mask = instances.masks[number]
+    mask: Any = instances.masks[number]
     return mask.to_array() if isinstance(mask, dict) else mask.byte().numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +48,7 @@ class Outputs:
 
     def __init__(
         self,
-        out_dir: str | Path,
+        out_dir: str | PathLike,
         formats: Sequence[str],
         classes: Sequence[str],
         ann_file: str | None = None,

@@ -21,7 +21,7 @@ from .object_colours import assign_colours, distinct_colours
 
 MASK_OPACITY = 0.45
 STUFF_OPACITY = 0.35
-HEAT_OPACITY = 0.8
+HEAT_OPACITY = 0.7
 # Of the frames of --attention, by level from the finest: P3 green, P4 yellow, P5 red.
 LEVEL_COLOURS = np.array([[90, 230, 120], [255, 220, 60], [255, 90, 80]], np.uint8)
 
@@ -39,8 +39,10 @@ class OverlayVisualizer(DetLocalVisualizer):
         kwargs: Of ``DetLocalVisualizer``.
     """
 
-    def __init__(self, *args: Any, color_by: str = 'object', **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, name: str = 'visualizer', color_by: str = 'object', **kwargs: Any
+    ) -> None:
+        super().__init__(name, **kwargs)
         if color_by not in ('object', 'class'):
             raise ValueError(f"color_by={color_by!r} is neither 'object' nor 'class'")
         self.color_by = color_by

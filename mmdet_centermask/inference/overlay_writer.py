@@ -37,7 +37,7 @@ class OverlayWriter:
         if self.video is None or self.video.frame.source is not frame.source:
             self.close()
             path = self.folder / f'{Path(frame.name).parent}.mp4'
-            self.video = VideoFile(path, frame)
+            self.video = VideoFile(path, frame, frame.fps)
         return self.video.write(frame, drawn)
 
     def close(self) -> None:
@@ -52,17 +52,18 @@ class VideoFile:
 
     Args:
         path: Replaced if it exists; folders are made.
-        frame: The first; its rate and size are those of the file.
+        frame: The first; its size is that of the file.
+        fps: Frames per second.
     """
 
-    def __init__(self, path: Path, frame: Frame) -> None:
+    def __init__(self, path: Path, frame: Frame, fps: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.frame = path, frame
         self.size = frame.pixels.shape[1::-1]
         self.written = 0
         self.last: np.ndarray | None = None
         self.writer = cv2.VideoWriter(
-            str(path), cv2.VideoWriter.fourcc(*CODEC), frame.fps, self.size
+            str(path), cv2.VideoWriter.fourcc(*CODEC), fps, self.size
         )
 
     def write(self, frame: Frame, drawn: np.ndarray) -> str | None:

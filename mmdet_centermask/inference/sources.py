@@ -30,6 +30,11 @@ class Source(NamedTuple):
     """A path or URL, the number of a camera, or the pixels themselves."""
 
     @property
+    def shown(self) -> str:
+        """How to speak of it to people."""
+        return self.where if isinstance(self.where, str) else self.name
+
+    @property
     def is_video(self) -> bool:
         """Whether it gives many frames: a video, a network stream, a camera."""
         if isinstance(self.where, str):
