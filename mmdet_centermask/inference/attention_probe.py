@@ -54,7 +54,7 @@ class AttentionProbe:
         hooks = [
             self.attention.register_forward_hook(self._note_attention),
             self.extractor.register_forward_pre_hook(
-                self._note_levels, with_kwargs=True
+                self._note_levels, with_kwargs=True, prepend=True
             ),
         ]
         try:

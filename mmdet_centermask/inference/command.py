@@ -9,7 +9,6 @@ from collections import Counter
 from contextlib import closing, suppress
 
 import cv2
-from mmengine.logging import MMLogger
 
 from ..experiment import ExperimentError
 from .inferencer import CenterMaskInferencer
@@ -27,8 +26,6 @@ def infer(args: argparse.Namespace) -> None:
     if not any(isinstance(source, Source) for source in sources):
         reasons = '; '.join(str(source) for source in sources)
         raise ExperimentError(f'nothing to look at: {reasons}')
-    # mmengine reports every file it opens.
-    MMLogger.get_instance('mmdet_centermask', log_level='ERROR')
     inferencer = CenterMaskInferencer(
         args.model,
         args.checkpoint,

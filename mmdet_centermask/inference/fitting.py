@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..config_path import find_config
@@ -23,6 +25,24 @@ def config_path(name: str) -> str:
         return find_config(name)
     except FileNotFoundError as error:
         raise ExperimentError(str(error)) from error
+
+
+def read_checkpoint(path: str) -> dict:
+    """What is in a checkpoint, a file or URL.
+
+    Raises:
+        ExperimentError: It cannot be had, or is no checkpoint.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).strip().split('\n')[0]
+        raise ExperimentError(
+            f'checkpoint={path!r} cannot be read: {reason}'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ExperimentError(f'checkpoint={path!r} holds no weights')
+    return checkpoint
 
 
 def check_weights(model: nn.Module, checkpoint: dict) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from os import PathLike, fspath
 from typing import Any
@@ -14,16 +13,16 @@ from mmdet.apis import DetInferencer
 from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.dataset import Compose, pseudo_collate
 from rich.progress import track
 from torch import nn
 
-from ..experiment import ExperimentError, check_checkpoint
+from ..experiment import check_checkpoint
+from ..speed import optimize
 from .attention_probe import AttentionProbe
 from .background import in_background
 from .checkpoint_config import config_of_checkpoint
-from .fitting import check_weights, classes_of, config_path
+from .fitting import check_weights, classes_of, config_path, read_checkpoint
 from .frames import Frame, decode_with, frame_count, read_frames
 from .instances import best_first, scores_of
 from .outputs import Outputs
@@ -79,35 +78,30 @@ class CenterMaskInferencer(DetInferencer):
             weights = fspath(weights)
             check_checkpoint('checkpoint', weights)
         self.color_by = color_by
-        try:
-            super().__init__(
-                model, weights, device, palette=palette, show_progress=show_progress
-            )
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise ExperimentError(
-                f'checkpoint={weights!r} cannot be read: {str(error).splitlines()[0]}'
-            ) from error
+        super().__init__(
+            model, weights, device, palette=palette, show_progress=show_progress
+        )
         if fast:
-            from .. import optimize
-
             self.model: nn.Module = optimize(self.model)
 
     def _init_model(
         self, cfg: Config, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
         """As stock, but no checkpoint's config is executed."""
+        self._checkpoint = None if weights is None else read_checkpoint(weights)
         if not cfg and weights is not None:
-            checkpoint = CheckpointLoader.load_checkpoint(weights, 'cpu')
-            cfg.update(config_of_checkpoint(checkpoint, weights).to_dict())
+            cfg.update(config_of_checkpoint(self._checkpoint, weights).to_dict())
         if cfg.model.type == 'CenterMask':
             # Hundreds of masks of a large picture would be gigabytes as bitmaps.
             cfg.model.test_cfg.rcnn.mask_format = 'rle'
-        return super()._init_model(cfg, weights, device)
+        # The file is read already, and need not be once more.
+        return super()._init_model(cfg, None, device)
 
     def _load_weights_to_model(
         self, model: Any, checkpoint: dict | None, cfg: Config
     ) -> None:
         """As stock, but all of the model or nothing, and with the data's classes."""
+        checkpoint, self._checkpoint = self._checkpoint, None
         classes = classes_of(model, cfg)
         if checkpoint is not None:
             check_weights(model, checkpoint)
@@ -130,6 +124,12 @@ class CenterMaskInferencer(DetInferencer):
             loader.from_file.color_type, loader.from_file.imdecode_backend
         )
         return pipeline
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        """As stock, which warns where there is nothing to look up."""
+        if 'collate_fn' in cfg.test_dataloader:
+            return super()._init_collate(cfg)
+        return pseudo_collate
 
     def _init_visualizer(self, cfg: Config) -> OverlayVisualizer:
         visualizer = OverlayVisualizer(color_by=self.color_by)
