@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 import cv2
 
 from ..experiment import ExperimentError
-from .inferencer import CenterMaskInferencer
+from .inferencer import CHECKPOINTS, CenterMaskInferencer
 from .prediction import Prediction
 from .sources import Skipped, Source, find_sources
 
@@ -26,6 +26,10 @@ def infer(args: argparse.Namespace) -> None:
     if not any(isinstance(source, Source) for source in sources):
         reasons = '; '.join(str(source) for source in sources)
         raise ExperimentError(f'nothing to look at: {reasons}')
+    if args.checkpoint is None and not args.model.endswith(CHECKPOINTS):
+        raise ExperimentError(
+            f'model={args.model!r} is a config, which has no weights: add --checkpoint'
+        )
     inferencer = CenterMaskInferencer(
         args.model,
         args.checkpoint,

@@ -14,6 +14,7 @@ from mmdet.datasets.transforms import InferencerLoader
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.structures import InstanceData
 from rich.progress import track
 from torch import nn
 
@@ -24,7 +25,7 @@ from .background import in_background
 from .checkpoint_config import config_of_checkpoint
 from .fitting import check_weights, classes_of, config_path, read_checkpoint
 from .frames import Frame, decode_with, frame_count, read_frames
-from .instances import best_first, scores_of
+from .instances import best_first, rles_of, scores_of
 from .outputs import Outputs
 from .overlay_visualizer import OverlayVisualizer
 from .prediction import Prediction
@@ -147,6 +148,9 @@ class CenterMaskInferencer(DetInferencer):
     ) -> Iterator[tuple[list[Frame | Skipped], dict | None]]:
         """Read and prepare batches.
 
+        Padding would show in a network's answer, if slightly. So frames share a batch
+        only if they have one size, and batches change nothing.
+
         Yields:
             At most `batch_size` frames, what was skipped between them, and what the
             model takes for the frames; None where there is none.
@@ -154,9 +158,13 @@ class CenterMaskInferencer(DetInferencer):
         items: list[Frame | Skipped] = []
         ready: list[dict] = []
         for item in read_frames(inputs, self.decode):
+            packed = self.pipeline(item.pixels) if isinstance(item, Frame) else None
+            if packed and ready and packed['inputs'].shape != ready[0]['inputs'].shape:
+                yield items, self.collate_fn(ready)
+                items, ready = [], []
             items.append(item)
-            if isinstance(item, Frame):
-                ready.append(self.pipeline(item.pixels))
+            if packed:
+                ready.append(packed)
             if len(ready) == batch_size:
                 yield items, self.collate_fn(ready)
                 items, ready = [], []
@@ -353,10 +361,14 @@ class CenterMaskInferencer(DetInferencer):
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str = '') -> dict:
         """As stock, with `mask_scores`; the panoptic map as it is, ``(H, W)``."""
-        instances_only = DetDataSample(pred_instances=data_sample.pred_instances)
-        result = super().pred2dict(instances_only, pred_out_dir)
-        if 'mask_scores' in data_sample.pred_instances:
-            result['mask_scores'] = data_sample.pred_instances.mask_scores.tolist()
+        instances = data_sample.pred_instances
+        numbers = ('labels', 'scores', 'bboxes', 'mask_scores')
+        plain = InstanceData(**{k: instances[k] for k in numbers if k in instances})
+        result = super().pred2dict(DetDataSample(pred_instances=plain), pred_out_dir)
+        if 'masks' in instances:
+            result['masks'] = rles_of(instances)
+        if 'mask_scores' in instances:
+            result['mask_scores'] = instances.mask_scores.tolist()
         if 'pred_panoptic_seg' in data_sample:
             result['panoptic_seg'] = data_sample.pred_panoptic_seg.sem_seg[0].numpy()
         return result

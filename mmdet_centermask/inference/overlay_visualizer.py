@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmdet.evaluation import INSTANCE_OFFSET
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
@@ -79,7 +78,7 @@ class OverlayVisualizer(DetLocalVisualizer):
         if 'masks' in instances:
             draw_masks(image, instances, colours, line)
         for box, colour in zip(np.rint(boxes).astype(int), colours, strict=True):
-            cv2.rectangle(image, box[:2], box[2:], colour.tolist(), line, cv2.LINE_AA)
+            cv2.rectangle(image, box[:2], box[2:], colour.tolist(), line)
         draw_labels(image, boxes, label_texts(instances, classes), colours)
         return image
 
@@ -93,19 +92,16 @@ class OverlayVisualizer(DetLocalVisualizer):
         """The stuff only: what instances there are, is drawn as instances."""
         image = image.copy()
         segments = np.asarray(panoptic_seg.sem_seg)[0]
-        colours = np.array(get_palette(palette, len(classes)))
-        for number in np.unique(
-            segments[segments < min(INSTANCE_OFFSET, len(classes))]
-        ):
-            blend(image, segments == number, colours[number], STUFF_OPACITY)
+        # Things are numbered from INSTANCE_OFFSET on; the number of classes is void.
+        stuff = np.unique(segments[segments < len(classes)])
+        for number, colour in zip(stuff, class_colours(palette, stuff), strict=True):
+            blend(image, segments == number, colour, STUFF_OPACITY)
         return image
 
     def _colours_of(self, instances: InstanceData, palette: Any) -> np.ndarray:
         """``(n, 3)`` uint8 RGB."""
         if self.color_by == 'class':
-            count = int(instances.labels.max()) + 1 if len(instances) else 0
-            table = np.array(get_palette(palette, count), np.uint8).reshape(-1, 3)
-            return table[instances.labels.numpy()]
+            return class_colours(palette, instances.labels.numpy())
         boxes, colours = instances.bboxes.numpy(), distinct_colours()
         chosen = assign_colours(
             boxes, self._last_boxes, self._last_colours, len(colours)
@@ -140,6 +136,17 @@ class OverlayVisualizer(DetLocalVisualizer):
             cv2.rectangle(image, box[:2], box[2:], colour.tolist(), line_width(image))
         draw_labels(image, boxes, [f'P{level}' for level in levels], colours)
         return image
+
+
+def class_colours(palette: Any, labels: np.ndarray) -> np.ndarray:
+    """``(n, 3)`` uint8 RGB of each label; ours where mmdet would take random ones."""
+    count = int(labels.max(initial=-1)) + 1
+    if palette in (None, 'random') or (
+        isinstance(palette, (list, tuple)) and len(palette) < count
+    ):
+        colours = distinct_colours()
+        return colours[labels % len(colours)]
+    return np.array(get_palette(palette, count), np.uint8).reshape(-1, 3)[labels]
 
 
 def line_width(image: np.ndarray) -> int:
