@@ -20,6 +20,7 @@ from mmdet_centermask.inference.object_colours import (
 )
 from mmdet_centermask.inference.overlay_visualizer import (
     OverlayVisualizer,
+    draw_labels,
     label_texts,
     line_width,
 )
@@ -78,13 +79,13 @@ def test_layers_mask_under_outline_under_box():
     sample = sample_of(masks, [0], [0.9])
     grey = np.full((100, 100, 3), 100, np.uint8)
     drawn = visualizer().draw(grey, sample)
-    red = distinct_colours()[0].astype(float)
-    tint = np.rint(0.55 * 100 + 0.45 * red)
+    first = distinct_colours()[0].astype(float)
+    tint = np.rint(0.55 * 100 + 0.45 * first)
     np.testing.assert_array_equal(drawn[60, 60], tint)
     np.testing.assert_array_equal(drawn[35, 35], (100, 100, 100))
-    np.testing.assert_array_equal(drawn[70, 50], red)  # the lower side of the box
-    np.testing.assert_array_equal(drawn[50, 30], red)  # the left one, and outline
-    np.testing.assert_allclose(drawn[40, 35], red, atol=20)  # outline inside the box
+    np.testing.assert_array_equal(drawn[70, 50], first)  # the lower side of the box
+    np.testing.assert_array_equal(drawn[50, 30], first)  # the left one, and outline
+    np.testing.assert_allclose(drawn[40, 35], first, atol=20)  # outline inside the box
     np.testing.assert_array_equal(grey, 100)
 
 
@@ -163,6 +164,19 @@ def test_stuff_is_tinted_and_things_are_left_to_the_instances():
     tint = np.rint(0.65 * 100 + 0.35 * np.array([0, 0, 200]))
     np.testing.assert_array_equal(drawn[10, 30], tint)
     assert (drawn[20:] == 100).all()
+
+
+def test_in_a_crowd_only_large_objects_are_labelled():
+    """41 boxes of 9 x 9 and one of 90 x 90; with 40 all would be."""
+    corners = np.stack(np.mgrid[:6, :7], -1).reshape(-1, 2)[:41] * 20.0
+    boxes = np.vstack([np.hstack([corners, corners + 9]), [[150, 20, 240, 110]]])
+    colours = np.full((42, 3), 255, np.uint8)
+    for count in (42, 40):
+        image = np.zeros((140, 260, 3), np.uint8)
+        draw_labels(image, boxes[-count:], ['0.9'] * count, colours)
+        labelled = image.any(-1)
+        assert labelled[:20, 150:].any()
+        assert labelled[:, :145].any() == (count == 40)
 
 
 def test_label_texts():

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
-# Hues in a circle, each in two tones that differ in lightness as well: neighbours in
-# hue never share a tone.
+# Hues in a circle, in two tones in turn: neighbours in hue never share a tone.
 HUES = 12
-TONES = ((0.95, 1.0), (0.75, 0.8))  # saturation and value
+FIRST_HUE = 45  # degrees; orange
+TONES = ((0.68, 0.21), (0.84, 0.16))  # lightness and chroma
 # As far apart as a step can take one after the other without missing a hue.
 HUE_STEP = 5
+# Oklab (Ottosson, 2020), in which equal steps look equal: lightness, green-red and
+# blue-yellow to the roots of cone responses, and their cubes to linear sRGB.
+OKLAB_TO_CONES = np.array(
+    [
+        [1.0, 0.3963377774, 0.2158037573],
+        [1.0, -0.1055613458, -0.0638541728],
+        [1.0, -0.0894841775, -1.2914855480],
+    ]
+)
+CONES_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 # A box that overlaps one of the last frame this much (IoU) is taken for its object.
 SAME_OBJECT = 0.3
 # Objects this near, in parts of their size, are neighbours.
@@ -22,11 +36,15 @@ MARGIN = 0.15
 
 def distinct_colours() -> np.ndarray:
     """``(12, 3)`` uint8 RGB, such that one after the other look different."""
-    colours = []
-    for number in range(HUES):
-        hue = number * HUE_STEP % HUES
-        colours.append(colorsys.hsv_to_rgb(hue / HUES, *TONES[hue % len(TONES)]))
-    return np.rint(255 * np.array(colours)).astype(np.uint8)
+    numbers = np.arange(HUES) * HUE_STEP % HUES
+    hues = np.radians(FIRST_HUE + 360 * numbers / HUES)
+    lightness, chroma = np.array(TONES)[numbers % len(TONES)].T
+    lab = np.stack([lightness, chroma * np.cos(hues), chroma * np.sin(hues)], 1)
+    linear = ((lab @ OKLAB_TO_CONES.T) ** 3 @ CONES_TO_RGB.T).clip(0, 1)
+    gamma = 1.055 * linear ** (1 / 2.4) - 0.055
+    return np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, gamma)).astype(
+        np.uint8
+    )
 
 
 def assign_colours(

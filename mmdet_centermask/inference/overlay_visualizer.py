@@ -21,6 +21,8 @@ from .object_colours import assign_colours, distinct_colours
 MASK_OPACITY = 0.45
 STUFF_OPACITY = 0.35
 HEAT_OPACITY = 0.7
+# So many objects are a crowd, in which a label needs a box this many times its size.
+CROWD, ROOM_FOR_LABEL = 40, 4
 # Of the frames of --attention, by level from the finest: P3 green, P4 yellow, P5 red.
 LEVEL_COLOURS = np.array([[90, 230, 120], [255, 220, 60], [255, 90, 80]], np.uint8)
 
@@ -174,8 +176,9 @@ def blend(
     image: np.ndarray, mask: np.ndarray, colour: np.ndarray, opacity: float
 ) -> None:
     """Tint the pixels of ``mask`` ``(H, W)`` bool in place."""
-    tinted = image[mask] * (1 - opacity) + np.asarray(colour) * opacity
-    image[mask] = np.rint(tinted).astype(np.uint8)
+    layer = np.full_like(image, colour)
+    tinted = cv2.addWeighted(image, 1 - opacity, layer, opacity, 0)
+    np.copyto(image, tinted, where=mask[..., None])
 
 
 def draw_masks(
@@ -199,14 +202,22 @@ def draw_masks(
 def draw_labels(
     image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: np.ndarray
 ) -> None:
-    """Write in place, each label on a plate of its colour, where there is room."""
+    """Write in place, each label on a plate of its colour, where there is room.
+
+    In a crowd, small objects go without, or nothing but labels were to be seen.
+    """
     size = font_size(image)
-    sizes = [letters_of(text, size).shape[::-1] for text in texts]
-    places = place_labels(boxes, np.array(sizes).reshape(-1, 2), *image.shape[:2])
-    for text, colour, place in zip(texts, colours, places, strict=True):
+    shapes = [letters_of(text, size).shape[::-1] for text in texts]
+    sizes = np.array(shapes).reshape(-1, 2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    drawn = np.arange(len(boxes))
+    if len(boxes) > CROWD:
+        drawn = np.flatnonzero(areas >= ROOM_FOR_LABEL * sizes.prod(1))
+    places = place_labels(boxes[drawn], sizes[drawn], *image.shape[:2])
+    for i, place in zip(drawn, places, strict=True):
         if place is not None:
             x, y = place
-            plate = plate_of(text, size, colour)
+            plate = plate_of(texts[i], size, colours[i])
             image[y : y + plate.shape[0], x : x + plate.shape[1]] = plate
 
 
