@@ -110,6 +110,7 @@ def _checkpoint(draft: Draft, report: Report, src: Path) -> dict[str, Any]:
         sha256=sha256_of(src),
         mmdet_centermask=__version__,
         pixels=asdict(draft.pixels),
+        config=None if draft.bare else shipped_config(draft),
         num_classes=draft.num_classes,
         kept_classes=draft.kept,
         filled=report.filled,

@@ -1,0 +1,93 @@
+"""What `tools/infer.py` does: run, count, and say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+
+import cv2
+
+from ..experiment import ExperimentError
+from .inferencer import CHECKPOINTS, CenterMaskInferencer
+from .prediction import Prediction
+from .sources import Skipped, Source, find_sources
+
+
+def infer(args: argparse.Namespace) -> None:
+    """Predict, write and print a summary. Ctrl-C ends a run as if it were complete.
+
+    Raises:
+        ExperimentError: Nothing to look at, or the arguments do not fit together.
+    """
+    sources = find_sources(args.inputs)
+    if not any(isinstance(source, Source) for source in sources):
+        reasons = '; '.join(str(source) for source in sources)
+        raise ExperimentError(f'nothing to look at: {reasons}')
+    if args.checkpoint is None and not args.model.endswith(CHECKPOINTS):
+        raise ExperimentError(
+            f'model={args.model!r} is a config, which has no weights: add --checkpoint'
+        )
+    inferencer = CenterMaskInferencer(
+        args.model,
+        args.checkpoint,
+        args.device,
+        fast=not args.no_fast,
+        color_by=args.color_by,
+    )
+    tally = Tally(inferencer.visualizer.dataset_meta['classes'])
+    options = ('out_dir', 'save', 'attention', 'ann_file', 'show')
+    options += ('batch_size', 'score_thr')
+    chosen = {name: getattr(args, name) for name in options}
+    try:
+        with (
+            suppress(KeyboardInterrupt),
+            closing(inferencer.run(sources, **chosen)) as items,
+        ):
+            for item in items:
+                tally.add(item)
+    except cv2.error as error:
+        if not args.show:
+            raise
+        raise ExperimentError(f'--show: no window can be opened ({error})') from error
+    print(tally.summary())
+    for skipped in tally.skipped:
+        print(f'skipped {skipped}', file=sys.stderr)
+    if args.save or args.attention:
+        print(f'written to {args.out_dir}')
+
+
+class Tally:
+    """Counts objects by class, and frames.
+
+    Args:
+        classes: Names, in the order of the labels.
+    """
+
+    def __init__(self, classes: list[str]) -> None:
+        self.classes = classes
+        self.objects: Counter[str] = Counter()
+        self.frames, self.empty = 0, 0
+        self.skipped: list[Skipped] = []
+        self.start = time.perf_counter()
+
+    def add(self, item: Prediction | Skipped) -> None:
+        if isinstance(item, Skipped):
+            self.skipped.append(item)
+            return
+        labels = item.instances.labels.tolist()
+        self.objects.update(self.classes[label] for label in labels)
+        self.frames += 1
+        self.empty += not labels
+
+    def summary(self) -> str:
+        """Two lines: what was found, and in how many frames how quickly."""
+        found = ', '.join(f'{n} {name}' for name, n in self.objects.most_common())
+        seconds = time.perf_counter() - self.start
+        return (
+            f'found {found or "nothing"}\n'
+            f'in {self.frames} pictures, {self.empty} of them empty; '
+            f'{self.frames / seconds:.1f} a second; {len(self.skipped)} skipped'
+        )
