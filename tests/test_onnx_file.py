@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -24,8 +25,10 @@ ALL = float('-inf')
 # What TensorRT 10.15 reads, from the table of its ONNX parser:
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
 # Only what a network like this may need; the table has 130 more or less exotic ones.
-TENSORRT = set(
-    """
+TENSORRT = frozenset(
+    re.findall(
+        r'\w+',
+        """
     Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat
     Constant ConstantOfShape Conv ConvTranspose DequantizeLinear Div Equal Exp Expand
     Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool
@@ -35,7 +38,8 @@ TENSORRT = set(
     ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize RoiAlign Round
     ScatterElements ScatterND Shape Sigmoid Size Slice Softmax Split Sqrt Squeeze Sub
     Sum Tile TopK Transpose Unsqueeze Where
-    """.split()
+    """,
+    )
 )
 TENSORRT_TOPK = 3840  # K has to be less, from the same table
 

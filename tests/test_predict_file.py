@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,10 +54,10 @@ def test_pictures_are_prepared_as_mmdet_does(info, step):
     assert scale == pytest.approx(expected['scale_factor'])
     pixels = (expected['img'] - np.array(INFO['mean'])) / np.array(INFO['std'])
     assert image.shape == pixels.transpose(2, 0, 1).shape
-    # Both round to whole grey levels, each in its own way.
+    # OpenCV reckons in 11 bits, so that now and then it rounds the other way.
     levels = np.abs(image - pixels.transpose(2, 0, 1)) * [[[1]], [[2]], [[4]]]
     assert levels.max() <= 1.01
-    assert levels.mean() < 0.3
+    assert levels.mean() < 0.02
 
 
 def test_rgb_networks_get_rgb():
@@ -145,7 +145,7 @@ def test_drawing_colours_masks_apart():
 
 def test_file_needs_nothing_but_numpy_and_pillow_to_be_imported():
     """A list by the parser, since this process has everything."""
-    tree = ast.parse(open(predict.__file__, encoding='utf-8').read())
+    tree = ast.parse(Path(predict.__file__).read_text(encoding='utf-8'))
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -155,11 +155,3 @@ def test_file_needs_nothing_but_numpy_and_pillow_to_be_imported():
             names.add(node.module.split('.')[0])
     others = names - set(sys.stdlib_module_names)
     assert others == {'numpy', 'PIL', 'onnxruntime', 'openvino'}
-
-
-def test_json_of_the_folder_is_what_the_file_reads():
-    """Guards the names in this file's INFO."""
-    source = open(predict.__file__, encoding='utf-8').read()
-    for name in INFO:
-        assert f"info['{name}']" in source or f'info["{name}"]' in source, name
-    assert json.dumps(INFO)

@@ -69,14 +69,14 @@ class Predictor:
         ]
         factor = min(max(wanted) / max(height, width), min(wanted) / min(height, width))
         w, h = int(width * factor + 0.5), int(height * factor + 0.5)
-        # As OpenCV resizes: from the nearest four pixels, also where it shrinks.
-        resized = Image.fromarray(picture).transform(
-            (w, h),
-            Image.Transform.AFFINE,
-            (width / w, 0, 0, 0, height / h, 0),
-            Image.Resampling.BILINEAR,
-        )
-        pixels = np.asarray(resized, np.float32)
+        # As OpenCV resizes: from the nearest four pixels, also where it shrinks. In
+        # floats, because Pillow cuts bytes off where OpenCV rounds.
+        how = Image.Transform.AFFINE, (width / w, 0, 0, 0, height / h, 0)
+        planes = [
+            Image.fromarray(plane).transform((w, h), *how, Image.Resampling.BILINEAR)
+            for plane in picture.astype(np.float32).transpose(2, 0, 1)
+        ]
+        pixels = np.rint(np.stack(planes, axis=-1))
         if self.info['channels'] == 'BGR':
             pixels = pixels[..., ::-1]
         mean, std = (np.float32(self.info[name]) for name in ('mean', 'std'))
