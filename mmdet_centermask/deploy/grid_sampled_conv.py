@@ -36,11 +36,8 @@ class GridSampledConv(nn.Module):
                 f'dcn with groups={conv.groups} and deform_groups={conv.deform_groups} '
                 'cannot be exported, only 1 and 1 can'
             )
-        self.conv_offset, self.weight, self.bias = (
-            conv.conv_offset,
-            conv.weight,
-            conv.bias,
-        )
+        self.conv_offset, self.weight = conv.conv_offset, conv.weight
+        self.bias = getattr(conv, 'bias', None)  # mmcv's DCN has none
         self.kernel_size = _pair(conv.kernel_size)
         self.stride = _pair(conv.stride)
         self.padding = _pair(conv.padding)
