@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported_tiny import CLASSES, real_pictures, write_network
+from exported_tiny import CLASSES, load_tool, real_pictures, write_network
 from mmengine.config import Config
 from PIL import Image
 from tiny_centermask import CONFIGS, tiny_config, tiny_model
@@ -168,24 +168,23 @@ def test_help_needs_no_torch(repository, tool):
     assert done.returncode == 0 and 'checkpoint' in done.stdout
 
 
-def test_commands_refuse_in_a_line(repository, exported, tmp_path):
-    path = repository / 'tools' / 'export_onnx.py'
-    done = run(
-        sys.executable, path, exported.config, 'none.pth', tmp_path, cwd=repository
-    )
-    assert done.returncode == 2
-    assert done.stderr == "error: checkpoint='none.pth' is not a file\n"
+def test_command_refuses_in_a_line(repository, exported, tmp_path, capsys):
+    tool = load_tool(repository, 'export_onnx')
+    assert tool.main([str(exported.config), 'none.pth', str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: checkpoint='none.pth' is not a file\n"
 
 
-def test_check_command_prints_a_row_for_each_runtime(repository, exported, tmp_path):
+def test_check_command_has_a_row_for_each_runtime(
+    repository, exported, tmp_path, capsys
+):
     Image.fromarray(real_pictures()['face']).save(tmp_path / 'face.png')
-    path = repository / 'tools' / 'check_export.py'
     files = exported.config, exported.checkpoint, exported.folder
-    done = run(sys.executable, path, *files, tmp_path / 'face.png', cwd=repository)
-    assert done.returncode == 0, done.stderr
-    rows = done.stdout.splitlines()[2:]
+    tool = load_tool(repository, 'check_export')
+    code = tool.main([*map(str, files), str(tmp_path / 'face.png')])
+    rows = [r for r in capsys.readouterr().out.splitlines() if r.startswith('| face')]
     assert [row.split(' | ')[:3] for row in rows] == [
         ['| face.png', '151 x 201', 'onnxruntime'],
         ['| face.png', '151 x 201', 'openvino'],
     ]
     assert all(row.endswith('| ok |') for row in rows)
+    assert code == 0

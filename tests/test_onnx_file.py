@@ -9,10 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_tiny import real_pictures, write_network
+from exported_tiny import finder, real_pictures, write_network
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 from onnx import numpy_helper
 from test_exportable_centermask import deformable_model
-from tiny_centermask import CONFIGS, talkative, tiny_config, tiny_model
+from tiny_centermask import tiny_config, tiny_model
 
 from mmdet_centermask.deploy.export_folder import write_folder
 from mmdet_centermask.deploy.parity import TorchPredictor, difference
@@ -152,10 +154,9 @@ def test_nothing_found(exported, file, runtime, tmp_path):
     )
 
 
-def resnet() -> tuple:
+def resnet() -> ConfigDict:
     """Narrow heads on the stock ResNet-18, 80 classes."""
     backbone = dict(
-        _delete_=True,
         type='ResNet',
         depth=18,
         out_indices=(1, 2, 3),
@@ -163,9 +164,7 @@ def resnet() -> tuple:
         norm_eval=True,
         init_cfg=None,
     )
-    options = dict(neck__in_channels=[128, 256, 512])
-    cfg = tiny_config(80, **options)
-    backbone.pop('_delete_')
+    cfg = tiny_config(80, neck__in_channels=[128, 256, 512])
     cfg.backbone = backbone
     return cfg
 
@@ -177,11 +176,8 @@ OTHERS = ('resnet', 'dcn', 'centermask')
 @pytest.mark.parametrize('kind', OTHERS)
 def test_other_networks(kind, tmp_path):
     """ResNet with 80 classes, DCNv2 with one, the deep heads of CenterMask."""
-    from mmdet.registry import MODELS
-
-    assert CONFIGS.exists()
     if kind == 'dcn':
-        model, classes = deformable_model(), ('nucleus',)
+        model, classes = finder(deformable_model()), ('nucleus',)
         cfg = tiny_config(
             1,
             backbone__arch='V-19-slim',
@@ -194,7 +190,7 @@ def test_other_networks(kind, tmp_path):
         cfg = resnet()
         model = MODELS.build(cfg)
         model.init_weights()
-        model, classes = talkative(model, scale=0.1).eval(), tuple(map(str, range(80)))
+        model, classes = finder(model, scale=0.1), tuple(map(str, range(80)))
     else:
         deep = dict(
             bbox_head__stacked_convs=4,
@@ -202,7 +198,7 @@ def test_other_networks(kind, tmp_path):
             roi_head__mask_iou_head__num_convs=4,
         )
         cfg = tiny_config(3, **deep)
-        model, classes = talkative(tiny_model(3, **deep)).eval(), ('a', 'b', 'c')
+        model, classes = finder(tiny_model(3, **deep)), ('a', 'b', 'c')
     files = write_network(tmp_path, model, cfg, classes)
     write_folder(load_trained(*map(str, files)), tmp_path / 'folder')
     used = {n.op_type for n in onnx.load(tmp_path / 'folder/model.onnx').graph.node}

@@ -169,18 +169,18 @@ class ExportableCenterMask(nn.Module):
         parts = []
         for level, layer in enumerate(extractor.roi_layers, extractor.min_level):
             here = (levels == level).unsqueeze(1)
-            # An RoI of another level has no area here: it costs nothing and gives 0.
+            # An RoI of another level has no area here, so that it costs nothing.
             own = torch.where(here, boxes, 0)
             rois = torch.cat([pictures.to(boxes).unsqueeze(1), own], 1)
-            parts.append(
-                roi_align(
-                    x[level - extractor.min_level],
-                    rois,
-                    layer.output_size[0],
-                    layer.spatial_scale,
-                    layer.sampling_ratio,
-                )
+            aligned = roi_align(
+                x[level - extractor.min_level],
+                rois,
+                layer.output_size[0],
+                layer.spatial_scale,
+                layer.sampling_ratio,
             )
+            # OpenVINO gives it numbers all the same.
+            parts.append(torch.where(here[..., None, None], aligned, 0))
         return torch.stack(parts).sum(0)
 
 

@@ -46,7 +46,7 @@ class Int8Verdict(NamedTuple):
     def holds(self) -> bool:
         """No mean AP has lost more than :data:`AP_LIMIT`."""
         return all(
-            value - self.int8[name] <= AP_LIMIT
+            round(value - self.int8[name], 6) <= AP_LIMIT
             for name, value in self.floats.items()
             if name.endswith('_mAP')
         )

@@ -91,7 +91,7 @@ class Difference(NamedTuple):
 
 
 def difference(one: Found, other: Found) -> Difference:
-    """Pair the objects of two answers, nearest boxes of a class first, and compare."""
+    """Pair the objects of two answers, the most alike first, and compare."""
     counts = len(one['boxes']), len(other['boxes'])
     pairs = matched(one, other)
     boxes, scores, ious = [0.0], [0.0], [1.0]
@@ -108,7 +108,10 @@ def matched(one: Found, other: Found) -> list[tuple[int, int]]:
     """Index pairs of objects of one class whose boxes are within a pixel."""
     gaps = np.abs(one['boxes'][:, None] - other['boxes'][None]).max(-1, initial=0)
     same = one['labels'][:, None] == other['labels'][None]
-    gaps = np.where(same & (gaps < 1), gaps, np.inf)
+    # Boxes that reach out of the picture on all sides are equal once clipped; their
+    # scores tell them apart.
+    scores = np.abs(one['scores'][:, None] - other['scores'][None])
+    gaps = np.where(same & (gaps < 1), gaps + scores / SCORE_LIMIT, np.inf)
     pairs = []
     while gaps.size and np.isfinite(gaps).any():
         i, j = np.unravel_index(gaps.argmin(), gaps.shape)
@@ -120,4 +123,4 @@ def matched(one: Found, other: Found) -> list[tuple[int, int]]:
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
     """IoU of two bool masks; 1 where both are empty."""
     union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0
+    return float(np.count_nonzero(one & other) / union) if union else 1.0
