@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exported_tiny import finder
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmengine.config import Config
 from tiny_centermask import batch_of, picture, talkative, tiny_config, tiny_model
@@ -146,7 +147,7 @@ def deformable_model() -> nn.Module:
     for module in model.modules():
         if isinstance(module, ModulatedDeformConv2dPack):
             nn.init.normal_(module.conv_offset.bias, std=0.5)
-    return talkative(model).eval()
+    return finder(model)
 
 
 def test_deformable_convs_are_replaced_in_a_copy():

@@ -177,7 +177,7 @@ OTHERS = ('resnet', 'dcn', 'centermask')
 def test_other_networks(kind, tmp_path):
     """ResNet with 80 classes, DCNv2 with one, the deep heads of CenterMask."""
     if kind == 'dcn':
-        model, classes = finder(deformable_model()), ('nucleus',)
+        model, classes = deformable_model(), ('nucleus',)
         cfg = tiny_config(
             1,
             backbone__arch='V-19-slim',

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ..experiment import ExperimentError
+from ..models import VoVNet
 
 DEFORMABLE = (DeformConv2dPack, ModulatedDeformConv2dPack)
 
@@ -88,6 +89,8 @@ def with_grid_sampled_convs(model: nn.Module) -> nn.Module:
         return model
     model = deepcopy(model)
     for parent in list(model.modules()):
+        if isinstance(parent, VoVNet):
+            parent.smallest_side = 0  # a limit of mmcv's DCN
         for name, child in list(parent.named_children()):
             if isinstance(child, DEFORMABLE):
                 setattr(parent, name, GridSampledConv(child))

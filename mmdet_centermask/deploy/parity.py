@@ -60,7 +60,7 @@ class TorchPredictor:
             labels=instances.labels.numpy(),
             scores=instances.scores.numpy(),
             mask_scores=mask_scores[mask_scores > score_thr].numpy(),
-            masks=np.asarray(instances.masks),
+            masks=instances.masks.numpy().astype(bool),  # a tensor or RLEMasks
         )
 
 
