@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import mmdet_centermask
-
+from ..speed import optimize
 from .accuracy import average_precisions
 from .int8 import FLOAT, INT8
 from .parity import TorchPredictor
@@ -47,11 +46,11 @@ def engines_of(trained: TrainedDetector, folder: Path, threads: int) -> list[Eng
 
     torch.set_num_threads(threads)
     exported = Predictor(folder, threads=threads)
-    engines = [Engine('eager', TorchPredictor(trained.model, exported.info))]
-    if hasattr(mmdet_centermask, 'optimize'):
-        fast = mmdet_centermask.optimize(trained.model)
-        engines.append(Engine('fast', TorchPredictor(fast, exported.info)))
-    engines.append(Engine('onnxruntime', exported))
+    engines = [
+        Engine('eager', TorchPredictor(trained.model, exported.info)),
+        Engine('fast', TorchPredictor(optimize(trained.model), exported.info)),
+        Engine('onnxruntime', exported),
+    ]
     capabilities = openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     for precision in ('f32', 'bf16'):
         if precision == 'f32' or 'BF16' in capabilities:
