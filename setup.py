@@ -24,6 +24,8 @@ def read_long_description() -> str:
 
 # The quickstart data is drawn on the photographs that scikit-image carries.
 QUICKSTART = ['scikit-image>=0.22']
+# tools/export_onnx.py and what runs the result; predict.py alone needs less.
+EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5', 'openvino>=2025.0']
 MIM = ['openmim==0.3.9', 'setuptools>=77,<82']  # mim needs pkg_resources
 
 setup(
@@ -60,9 +62,11 @@ setup(
     extras_require={
         'mim': MIM,
         'quickstart': QUICKSTART,
+        'export': [*EXPORT, 'pillow>=9.1'],
         'dev': [
             *MIM,
             *QUICKSTART,
+            *EXPORT,
             'cityscapesscripts',
             'hypothesis',
             'lvis',

@@ -19,3 +19,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def repository() -> Path:
     """The root of the working tree under test."""
     return REPOSITORY
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory):
+    """A tiny CenterMask-Lite with three classes, exported once for all tests."""
+    from exported_tiny import Exported, finder, write_network
+    from tiny_centermask import tiny_config, tiny_model
+
+    from mmdet_centermask.deploy.export_folder import write_folder
+    from mmdet_centermask.deploy.trained import load_trained
+
+    root = tmp_path_factory.mktemp('exported')
+    model = finder(tiny_model(3))
+    config, checkpoint = write_network(root, model, tiny_config(3))
+    write_folder(load_trained(str(config), str(checkpoint)), root / 'folder')
+    return Exported(config, checkpoint, root / 'folder', model)

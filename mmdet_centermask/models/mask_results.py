@@ -100,4 +100,5 @@ def of_label(per_class: Tensor, labels: Tensor) -> Tensor:
     """
     if per_class.shape[1] == 1:
         return per_class[:, 0]
-    return per_class[torch.arange(len(labels), device=labels.device), labels]
+    rows = torch.arange(labels.shape[0], device=labels.device)
+    return per_class[rows, labels]

@@ -1,0 +1,45 @@
+"""The network as a program of `torch.export`: for ONNX, and for PyTorch itself.
+
+A saved program runs without this package's Python code of the network, but in PyTorch,
+and with our two operators: `import mmdet_centermask.deploy.operators` first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from .exportable_centermask import ExportableCenterMask
+
+# Two pictures, and no map of the pyramid with a side of 1: `torch.export` takes such
+# lengths for constants.
+EXAMPLE = (2, 3, 192, 256)
+
+
+def exported_program(net: ExportableCenterMask) -> torch.export.ExportedProgram:
+    """`net` as a graph; the number of pictures, height and width are free."""
+    batch, height, width = (
+        torch.export.Dim(name, min=1, max=2**16)
+        for name in ('batch', 'rows', 'columns')
+    )
+    images = torch.zeros(EXAMPLE)
+    sizes = torch.tensor([EXAMPLE[2:]]).repeat(len(images), 1)
+    shapes = {0: batch, 2: 32 * height, 3: 32 * width}, {0: batch}
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch's own deprecations, several hundred times.
+        warnings.simplefilter('ignore')
+        return torch.export.export(net, (images, sizes), dynamic_shapes=shapes)
+
+
+def write_program(net: ExportableCenterMask, path: str | Path) -> None:
+    """Save `net` for `torch.export.load`."""
+    torch.export.save(exported_program(net), path)
+
+
+def write_compiled_program(net: ExportableCenterMask, path: str | Path) -> None:
+    """Compile `net` for this machine's CPU, for `torch._inductor.aoti_load_package`."""
+    torch._inductor.aoti_compile_and_package(
+        exported_program(net), package_path=str(path)
+    )
