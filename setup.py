@@ -41,6 +41,7 @@ setup(
     # symlinks in the repository; a built distribution carries real files.
     package_data={
         'mmdet_centermask': [
+            'report/page.*',
             '.mim/model-index.yml',
             '.mim/tools/**/*.py',
             '.mim/configs/**/*.py',
@@ -58,6 +59,7 @@ setup(
         'mmdet>=3.3.0,<3.4',
         'pycocotools>=2.0.7',
         'numpy',
+        'jinja2',
     ],
     extras_require={
         'mim': MIM,

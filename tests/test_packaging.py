@@ -142,6 +142,10 @@ def test_every_config_metafile_and_tool_is_in_the_wheel(distributions, clean_cop
         for path in (p for p in files if p.suffix in ('.py', '.yml')):
             name = path.relative_to(clean_copy).as_posix()
             assert f'mmdet_centermask/.mim/{name}' in packed
+    # What the package itself reads: templates and the like.
+    for path in (clean_copy / 'mmdet_centermask').rglob('*.*'):
+        if path.suffix in ('.html', '.css'):
+            assert path.relative_to(clean_copy).as_posix() in packed
     assert not [name for name in packed if name.startswith(('tests/', 'tools/'))]
 
 
