@@ -54,7 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # After the arguments, so that -h and a wrong option answer at once.
     try:
-        from mmdet_centermask.checks import as_table, check_config, draw_findings, totals
+        from mmdet_centermask.checks import (
+            as_table,
+            check_config,
+            draw_findings,
+            totals,
+        )
         from mmdet_centermask.experiment import ExperimentError, load_experiment
     except ImportError as error:
         if error.name not in ('mmcv', 'mmdet_centermask'):

@@ -54,7 +54,11 @@ class FileReport:
 
 
 def check_config(
-    cfg: Config, splits: Sequence[str] = SPLITS, depth: Depth = 'headers', *, track: Track
+    cfg: Config,
+    splits: Sequence[str] = SPLITS,
+    depth: Depth = 'headers',
+    *,
+    track: Track,
 ) -> tuple[list[FileReport], list[str]]:
     """Check what the splits of a config read.
 

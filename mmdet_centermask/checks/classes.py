@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .finding import Finding
+from .finding import Finding, Severity
 
 COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 # Parts that count something else than the data's classes.
@@ -122,7 +122,7 @@ def missing_classes(
             "list them in the file's categories, in the order of metainfo.classes, or "
             'name only what the file has, and set num_classes accordingly'
         )
-    severity = 'error' if shifted or present == 0 else 'warning'
+    severity: Severity = 'error' if shifted or present == 0 else 'warning'
     return Finding(severity, what, mend, 'classes', missing)
 
 

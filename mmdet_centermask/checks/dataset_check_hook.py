@@ -43,18 +43,19 @@ class DatasetCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the data of training and validation."""
-        self._check(runner, ('train', 'val'))
+        self.check(runner, ('train', 'val'))
 
     def before_val(self, runner: Runner) -> None:
         """Check the data of validation, unless training has."""
-        self._check(runner, ('val',))
+        self.check(runner, ('val',))
 
     def before_test(self, runner: Runner) -> None:
         """Check the data of the test."""
-        self._check(runner, ('test',))
+        self.check(runner, ('test',))
 
     @master_only
-    def _check(self, runner: Runner, splits: Sequence[str]) -> None:
+    def check(self, runner: Runner, splits: Sequence[str]) -> None:
+        """Check what the splits read, each once. May come before mmdet reads it."""
         splits = [split for split in splits if split not in self._checked]
         self._checked.update(splits)
         if not self.enabled or not splits:
@@ -66,8 +67,8 @@ class DatasetCheckHook(Hook):
             for finding in report.findings:
                 if finding.severity in LEVELS:
                     runner.logger.log(
-                        LEVELS[finding.severity], f'{report.source.path}: '
-                        f'{in_one_line(finding)}'
+                        LEVELS[finding.severity],
+                        f'{report.source.path}: {in_one_line(finding)}',
                     )
         fatal = first_fatal(reports)
         if fatal is not None:

@@ -6,6 +6,7 @@ import math
 import os.path as osp
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -45,9 +46,7 @@ def draw_findings(report: FileReport, folder: Path, worst: int) -> list[Path]:
     return written
 
 
-def draw_offender(
-    report: FileReport, finding: Finding, row: int
-) -> Image.Image | None:
+def draw_offender(report: FileReport, finding: Finding, row: int) -> Image.Image | None:
     """The picture with the annotation, or with all of them if it is the offender.
 
     None where the annotation belongs to no picture.
@@ -57,7 +56,9 @@ def draw_offender(
     image = row if finding.subject == 'image' else int(table.image[row])
     if image < 0:
         return None
-    rows = [row] if finding.subject == 'annotation' else np.flatnonzero(table.image == row)
+    rows = (
+        [row] if finding.subject == 'annotation' else np.flatnonzero(table.image == row)
+    )
     canvas = open_canvas(table, source.folder, image)
     scale = canvas.scale
     for annotation in rows:
@@ -81,10 +82,17 @@ class Canvas:
 
     def __init__(self, picture: Image.Image, scale: float) -> None:
         self.scale = scale
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
-        self.drawing = Image.new('RGB', tuple(s + 2 * MARGIN for s in size), GROUND)
-        self.drawing.paste(picture.resize(size), (MARGIN, MARGIN))
+        picture = self.scaled(picture)
+        width, height = picture.size
+        size = width + 2 * MARGIN, height + 2 * MARGIN
+        self.drawing = Image.new('RGB', size, GROUND)
+        self.drawing.paste(picture, (MARGIN, MARGIN))
         self.draw = ImageDraw.Draw(self.drawing)
+
+    def scaled(self, layer: Image.Image) -> Image.Image:
+        """A layer of the picture's size in pixels of the drawing."""
+        width, height = (max(1, round(side * self.scale)) for side in layer.size)
+        return layer.resize((width, height))
 
     def places(self, points: np.ndarray) -> np.ndarray:
         """Points (n, 2) of the picture in pixels of the drawing, kept on it."""
@@ -106,14 +114,14 @@ def open_canvas(table: AnnotationTable, folder: str | None, image: int) -> Canva
             picture = file.convert('RGB')
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         sizes = np.nan_to_num(table.image_sizes[image], nan=64)
-        size = tuple(int(side) for side in np.clip(sizes, 1, 4 * LONGEST))
-        picture = Image.new('RGB', size, NO_PICTURE)
+        width, height = np.clip(sizes, 1, 4 * LONGEST).astype(int).tolist()
+        picture = Image.new('RGB', (width, height), NO_PICTURE)
     return Canvas(picture, min(4.0, LONGEST / max(picture.size)))
 
 
 def draw_mask(canvas: Canvas, table: AnnotationTable, row: int) -> None:
     """Outline polygons, and fill run-length codes; nothing where they are broken."""
-    value = table.annotations[row].get('segmentation')
+    value: Any = table.annotations[row].get('segmentation')
     if table.masks.kind[row] == MaskKind.POLYGONS and table.masks.finite[row]:
         for part in value:
             points = np.array(part[: len(part) // 2 * 2], float).reshape(-1, 2)
@@ -129,6 +137,6 @@ def draw_mask(canvas: Canvas, table: AnnotationTable, row: int) -> None:
         if isinstance(value['counts'], list):
             value = coco_mask.frPyObjects(value, height, width)
         area = Image.fromarray(coco_mask.decode(value) * 128)
-        size = tuple(max(1, round(s * canvas.scale)) for s in area.size)
-        layer = Image.new('RGB', size, MASK)
-        canvas.drawing.paste(layer, (MARGIN, MARGIN), area.resize(size))
+        cover = canvas.scaled(area)
+        layer = Image.new('RGB', cover.size, MASK)
+        canvas.drawing.paste(layer, (MARGIN, MARGIN), cover)

@@ -54,8 +54,9 @@ def apply_rules(table: AnnotationTable, uses: set[str]) -> list[Finding]:
         if rows.size:
             severity = rule.severity if applies else 'info'
             names = names_of(table, rule.subject, rows)
+            places = rows.tolist()
             findings.append(
-                Finding(severity, rule.what, rule.mend, rule.subject, names, rows)
+                Finding(severity, rule.what, rule.mend, rule.subject, names, places)
             )
     return findings
 

@@ -71,21 +71,24 @@ def find_sources(
     return list(sources.values()), left_out
 
 
-def dataset_class(dataset: Mapping[str, Any]) -> type | None:
+def coco_class(dataset: Mapping[str, Any]) -> type[CocoDataset] | None:
+    """The class of a dataset; None where it is no kind of `CocoDataset`."""
     kind = dataset.get('type')
-    return kind if isinstance(kind, type) else DATASETS.get(str(kind))
+    found = kind if isinstance(kind, type) else DATASETS.get(str(kind))
+    return found if found is not None and issubclass(found, CocoDataset) else None
 
 
 def why_left_out(dataset: Mapping[str, Any]) -> str | None:
     """Why a dataset cannot be checked, or None."""
-    kind = dataset_class(dataset)
-    if kind is None or not issubclass(kind, CocoDataset):
+    if coco_class(dataset) is None:
         return f'{dataset.get("type")} is no CocoDataset'
     if not dataset.get('ann_file'):
         return 'it has no ann_file'
     if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return 'its files are not on this disk'
-    return 'its file is not on this disk' if is_remote(annotation_path(dataset)) else None
+    return (
+        'its file is not on this disk' if is_remote(annotation_path(dataset)) else None
+    )
 
 
 def annotation_path(dataset: Mapping[str, Any]) -> str:
@@ -93,8 +96,8 @@ def annotation_path(dataset: Mapping[str, Any]) -> str:
 
 
 def dataset_source(name: str, dataset: Mapping[str, Any]) -> Source:
-    kind = dataset_class(dataset)
-    assert kind is not None and issubclass(kind, CocoDataset)
+    kind = coco_class(dataset)
+    assert kind is not None
     masks = list(mask_loaders(dataset.get('pipeline')))
     uses = {'masks'} if masks else set()
     if any(not loader.get('poly2mask', True) for loader in masks):
