@@ -32,7 +32,7 @@ class AnnotationTable:
         annotations: The file's `annotations`; of a panoptic file its segments.
         categories: The file's `categories`.
         image_ids: (I,) ids, None where there is none.
-        image_sizes: (I, 2) width and height, NaN where there is none.
+        image_sizes: (I, 2) width and height, NaN where they are no positive numbers.
         ids: (A,) ids of the annotations, None where there is none.
         image: (A,) row of the image; -1 where its id is unknown.
         category: (A,) row of the category; -1 where its id is unknown.
@@ -97,7 +97,7 @@ def make_table(coco: dict[str, Any], track: Track) -> AnnotationTable:
         categories=categories,
         image_ids=image_ids,
         image_sizes=np.array(
-            [(number(i.get('width')), number(i.get('height'))) for i in images], float
+            [(side(i.get('width')), side(i.get('height'))) for i in images], float
         ).reshape(-1, 2),
         ids=[identity(a.get('id')) for a in annotations],
         image=lookup(annotations, 'image_id', image_rows),
@@ -135,6 +135,11 @@ def number(value: Any) -> float:
         return float(value) if is_number(value) else math.nan
     except OverflowError:
         return math.inf
+
+
+def side(value: Any) -> float:
+    """A width or height in pixels, NaN where there can be none."""
+    return number(value) if is_number(value) and value > 0 else math.nan
 
 
 def is_box(value: Any) -> bool:

@@ -63,9 +63,8 @@ def incomplete(t: AnnotationTable) -> Rows:
 
 
 def incomplete_images(t: AnnotationTable) -> Rows:
-    sizes = np.nan_to_num(t.image_sizes, nan=0.0)
     nameless = [i is None or not t.file_name(r) for r, i in enumerate(t.image_ids)]
-    return rows_where(np.array(nameless, bool) | (sizes <= 0).any(1))
+    return rows_where(np.array(nameless, bool) | np.isnan(t.image_sizes).any(1))
 
 
 def without_crowd_flag(t: AnnotationTable) -> Rows:
@@ -229,6 +228,5 @@ def crowds(t: AnnotationTable) -> Rows:
 
 
 def empty_images(t: AnnotationTable) -> Rows:
-    used = np.zeros(len(t.images) + 1, bool)
-    used[t.image] = True
-    return rows_where(~used[:-1])
+    used = {t.image_ids[row] for row in t.image[t.image >= 0]}
+    return rows_where(np.array([i not in used for i in t.image_ids], bool))

@@ -11,10 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..experiment import ExperimentError
-from .first_loss import FirstLoss
-from .learning_rate import learning_rate_of
-from .pixel_statistics import pixel_problem, pixel_statistics, raw_pictures
-from .weight_shares import (
+from ..models.weight_shares import (
     PartShare,
     bare_model,
     complete,
@@ -25,6 +22,9 @@ from .weight_shares import (
     unlike_names,
     weight_shares,
 )
+from .first_loss import FirstLoss
+from .learning_rate import learning_rate_of
+from .pixel_statistics import pixel_problem, pixel_statistics, raw_pictures
 
 CONVERT = (
     'tools/convert_checkpoint.py makes a fitting file of released and foreign ones '
@@ -121,9 +121,14 @@ class StartupCheckHook(Hook):
                 f'the checkpoint does not fit the config, {text}; '
                 f'{self._unlike}{CONVERT}'
             )
-        warn = not complete(self._shares)
-        log = runner.logger.warning if warn else runner.logger.info
-        log(f'start-up check: weights from {text}')
+        if complete(self._shares):
+            runner.logger.info(f'start-up check: weights from {text}')
+        else:
+            runner.logger.warning(
+                f'start-up check: weights from {text}; the others stay random, and '
+                'with them what is measured: give a checkpoint for the classes and '
+                'the sizes of this config'
+            )
 
     def _check_weights(self, runner: Runner) -> None:
         resumed = runner.iter > 0

@@ -14,7 +14,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from ..models.pretrained import below_prefix
+from .pretrained import below_prefix
 
 # FrozenBN files have no counters, and nothing depends on them.
 UNCOUNTED = 'num_batches_tracked'
