@@ -122,5 +122,7 @@ def test_categories_alone(order, tmp_path):
 
 def test_categories_that_cannot_be_told(tmp_path):
     """The last "categories" of the file are somebody else's."""
-    path = write_coco(tmp_path / 'a.json', dict(sound_coco(), info=dict(categories=[1])))
+    path = write_coco(
+        tmp_path / 'a.json', dict(sound_coco(), info=dict(categories=[1]))
+    )
     assert read_categories(path) is None

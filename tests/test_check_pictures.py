@@ -64,7 +64,9 @@ def test_no_picture_at_all(tmp_path):
     assert picture_defect(str(path), SIZE, decode=False) == 'unreadable picture'
     path.write_bytes(b'')
     assert picture_defect(str(path), SIZE, decode=False) == 'unreadable picture'
-    assert picture_defect(str(tmp_path / 'b.jpg'), SIZE, False) == 'missing picture file'
+    assert (
+        picture_defect(str(tmp_path / 'b.jpg'), SIZE, False) == 'missing picture file'
+    )
 
 
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'webp'])

@@ -198,7 +198,8 @@ TRUTH = {
     'cut RLE': (
         lambda c: c['annotations'][1].update(
             segmentation=dict(
-                size=[80, 100], counts=c['annotations'][1]['segmentation']['counts'][:-2]
+                size=[80, 100],
+                counts=c['annotations'][1]['segmentation']['counts'][:-2],
             )
         ),
         {'RLE that does not add up to its size': [12]},

@@ -1,6 +1,6 @@
 """Before the first step: is the data sound, did the weights load, do numbers fit?"""
 
-from .check_config import check_config
+from .checking import check_config
 from .dataset_check_hook import DatasetCheckHook
 from .draw import draw_findings
 from .report import as_table, totals

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..experiment import ExperimentError
-from .check_config import FileReport, check_config
+from .checking import FileReport, check_config
 from .finding import Finding
 from .report import in_one_line, totals
 

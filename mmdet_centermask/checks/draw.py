@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from .annotation_table import AnnotationTable
-from .check_config import FileReport
+from .checking import FileReport
 from .finding import Finding
 from .masks import MaskKind
 

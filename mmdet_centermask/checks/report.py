@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from .check_config import FileReport
+from .checking import FileReport
 from .finding import SEVERITIES, Finding
 
 WIDTH = 88
