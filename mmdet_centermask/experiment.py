@@ -37,7 +37,9 @@ def training_runner(args: argparse.Namespace) -> Runner:
         cfg.load_from = None if args.resume == 'auto' else args.resume
         check_checkpoint('--resume', cfg.load_from)
     check_data_files(cfg, ('train', 'val'))
-    return build_runner(cfg)
+    runner = build_runner(cfg)
+    check_data(runner, ('train', 'val'))
+    return runner
 
 
 def testing_runner(args: argparse.Namespace) -> Runner:
@@ -62,6 +64,7 @@ def testing_runner(args: argparse.Namespace) -> Runner:
     if args.fast:
         enable_fast(cfg)
     runner = build_runner(cfg)
+    check_data(runner, ('test',))
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     return runner
@@ -147,6 +150,19 @@ def build_runner(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def check_data(runner: Runner, splits: Sequence[str]) -> None:
+    """Let the hook that checks data do so now.
+
+    By its own time mmdet has read the files: it dies of one that is no COCO, and
+    waits for ever for a picture of a data set that has none of the classes.
+    """
+    from .checks import DatasetCheckHook  # its module needs this one
+
+    for hook in runner.hooks:
+        if isinstance(hook, DatasetCheckHook):
+            hook.check(runner, splits)
 
 
 def check_checkpoint(field: str, path: str | None) -> None:

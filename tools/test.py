@@ -53,9 +53,9 @@ def main() -> None:
         sys.exit(str(error))
     try:
         runner = testing_runner(args)
+        runner.test()
     except ExperimentError as error:
         sys.exit(str(error))
-    runner.test()
 
 
 if __name__ == '__main__':

@@ -50,9 +50,9 @@ def main() -> None:
         sys.exit(str(error))
     try:
         runner = training_runner(args)
+        runner.train()
     except ExperimentError as error:
         sys.exit(str(error))
-    runner.train()
 
 
 if __name__ == '__main__':

@@ -9,6 +9,9 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    # docs/check_dataset.md; enabled=False switches one off.
+    dataset_check=dict(type='DatasetCheckHook'),
+    startup_check=dict(type='StartupCheckHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -7,7 +7,9 @@ https://arxiv.org/abs/1911.06667. Figure 2 of the paper reads as
 
 from __future__ import annotations
 
+import logging
 import math
+from typing import Any
 
 from mmdet.models.backbones import ResNet
 from mmdet.models.detectors import SingleStageDetector
@@ -15,10 +17,13 @@ from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType, InstanceList, OptConfigType, OptMultiConfig
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .box_candidates import predict_boxes
+from .pretrained import below_prefix
 from .vovnet import VoVNet
+from .weight_shares import in_words, unfilled, weight_shares
 
 
 @MODELS.register_module()
@@ -163,6 +168,24 @@ class CenterMask(SingleStageDetector):
             img_metas = [sample.metainfo for sample in batch_data_samples]
         boxes = predict_boxes(self.bbox_head, outputs, img_metas, self.test_cfg.bbox)
         return outputs + self.roi_head.forward(x, boxes, batch_data_samples)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load, and shout if whole parts of the model are not in the file.
+
+        Whoever loads, ``DetInferencer`` for one, mmengine goes on in silence.
+        """
+        shares = weight_shares(self.state_dict(), below_prefix(state_dict, prefix))
+        if unfilled(shares):
+            print_log(
+                f'CenterMask: the checkpoint does not fit, {in_words(shares)}; the '
+                'rest keeps its weights, random ones in a new model '
+                '(docs/converting.md)',
+                'current',
+                logging.WARNING,
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _check_parts_fit(self) -> None:
         """Compare what configs set twice, and say which line is wrong."""
