@@ -42,15 +42,16 @@ def main() -> None:
     # Only now, so that `-h` is quick and needs no torch.
     try:
         from mmdet_centermask.experiment import ExperimentError, testing_runner
+        from mmdet_centermask.safe_checkpoints import CheckpointError
     except ImportError as error:
         if error.name not in ('mmcv', 'mmdet_centermask'):
             raise
         sys.exit(str(error))
     try:
         runner = testing_runner(args)
-    except ExperimentError as error:
+        runner.test()
+    except (ExperimentError, CheckpointError) as error:
         sys.exit(str(error))
-    runner.test()
 
 
 if __name__ == '__main__':

@@ -44,15 +44,16 @@ def main() -> None:
     # Only now, so that `-h`, which mim calls first, is quick and needs no torch.
     try:
         from mmdet_centermask.experiment import ExperimentError, training_runner
+        from mmdet_centermask.safe_checkpoints import CheckpointError
     except ImportError as error:
         if error.name not in ('mmcv', 'mmdet_centermask'):
             raise
         sys.exit(str(error))
     try:
         runner = training_runner(args)
-    except ExperimentError as error:
+        runner.train()
+    except (ExperimentError, CheckpointError) as error:
         sys.exit(str(error))
-    runner.train()
 
 
 if __name__ == '__main__':

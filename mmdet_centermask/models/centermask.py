@@ -15,6 +15,7 @@ from mmdet.utils import ConfigType, InstanceList, OptConfigType, OptMultiConfig
 from torch import Tensor
 
 from .box_candidates import predict_boxes
+from .cfg_fields import TEST_CFG, TRAIN_CFG, check_cfg
 from .vovnet import VoVNet
 
 
@@ -42,7 +43,8 @@ class CenterMask(SingleStageDetector):
 
     Raises:
         ValueError: The parts do not fit: channels of backbone, neck and heads,
-            or the numbers of classes.
+            or the numbers of classes. A field of ``train_cfg`` or ``test_cfg`` is
+            missing or of the wrong type.
     """
 
     def __init__(
@@ -57,6 +59,12 @@ class CenterMask(SingleStageDetector):
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
+        for cfg, fields, name in (
+            (train_cfg, TRAIN_CFG, 'train_cfg'),
+            (test_cfg, TEST_CFG, 'test_cfg'),
+        ):
+            if cfg is not None:
+                check_cfg(cfg, fields, f'CenterMask: {name}')
         super().__init__(
             backbone=backbone,
             neck=neck,
