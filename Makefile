@@ -9,7 +9,11 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 DATA := data/quickstart
 RUN := work_dirs/quickstart
+
+# The stack; `make test-forks` says something else in all three.
 PINS := requirements/tested.txt
+MMCV := mmcv
+STACK := '.[dev]'
 
 # Directories too: their time changes when a file in them is added or removed.
 SOURCES := setup.py pyproject.toml model-index.yml \
@@ -27,11 +31,12 @@ INSTALL = $(PIP) install --quiet --constraint $(PINS)
 MIM = PYTHONWARNINGS='ignore:pkg_resources is deprecated:UserWarning' $(BIN)/mim
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-forks lint clean
 
 help:
 	@echo 'make demo    set up .venv, make data, train CenterMask-Lite, test it, draw'
 	@echo 'make test    set up .venv and run all tests (PYTEST_ARGS="-m \"not slow\"")'
+	@echo 'make test-forks  the tests of the libraries, on the maintained forks of them'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup   only set up .venv (PYTHON=python3.11 picks the interpreter)'
 	@echo 'make clean   remove what was built; keeps .venv, data/ and work_dirs/'
@@ -54,6 +59,24 @@ demo: $(STAMPS)/package
 test: $(STAMPS)/package
 	OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) \
 		$(BIN)/python -m pytest -ra $(PYTEST_ARGS)
+
+# onedl-mmcv, onedl-mmengine and onedl-mmdetection have the import names of what
+# they were forked from, so they live in an environment of their own.
+FORKS := $(MAKE) --no-print-directory VENV=.venv-forks PINS=requirements/forks.txt \
+	MMCV=onedl-mmcv STACK='onedl-mmengine onedl-mmdetection hypothesis model-index \
+	pytest safetensors scikit-image'
+# What meets the libraries: import, configs, parity, training steps, the commands.
+FORK_TESTS ?= $(addprefix tests/test_,environment.py doctor.py config_types.py \
+	configs.py parity.py centermask.py centermask_roi_head.py pretrained.py \
+	safe_checkpoints.py malicious_checkpoints.py tools_end_to_end.py)
+
+test-forks:
+	@if $(FORKS) fork-wheel; then \
+		$(FORKS) test PYTEST_ARGS='$(FORK_TESTS)'; \
+	else \
+		echo '== test-forks: skipped, because there is no ready-made onedl-mmcv for'; \
+		echo '== test-forks: this Python, and building it takes ten minutes'; \
+	fi
 
 lint: $(STAMPS)/package
 	$(BIN)/ruff check .
@@ -79,7 +102,8 @@ $(STAMPS)/torch: $(PINS) | $(STAMPS)/venv
 
 $(STAMPS)/mmcv: $(PINS) | $(STAMPS)/torch
 	@echo '== setup: mmcv'
-	@$(INSTALL) --only-binary mmcv mmcv 2>/dev/null || $(MAKE) --no-print-directory build-mmcv
+	@$(INSTALL) --only-binary $(MMCV) $(MMCV) 2>/dev/null \
+		|| $(MAKE) --no-print-directory build-mmcv
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless-opencv
 	@$(BIN)/python -c 'from mmcv.ops import nms' 2>/dev/null \
 		|| $(MAKE) --no-print-directory rebuild-mmcv
@@ -96,7 +120,7 @@ $(STAMPS)/mmcv: $(PINS) | $(STAMPS)/torch
 $(STAMPS)/stack: setup.py $(PINS) | $(STAMPS)/mmcv
 	@echo '== setup: mmengine, mmdet, mim and development tools'
 	@rm -rf build
-	@$(INSTALL) --no-build-isolation '.[dev]'
+	@$(INSTALL) --no-build-isolation $(STACK)
 	@$(INSTALL) --no-deps panopticapi-lite
 	@touch $@
 
@@ -107,17 +131,21 @@ $(STAMPS)/package: $(SOURCES) | $(STAMPS)/stack
 	@rm -rf build
 	@touch $@
 
-.PHONY: build-mmcv rebuild-mmcv headless-opencv compiler
+.PHONY: fork-wheel build-mmcv rebuild-mmcv headless-opencv compiler
+fork-wheel: $(STAMPS)/venv
+	@$(PIP) download --quiet --constraint $(PINS) --no-deps --only-binary :all: \
+		--dest $(VENV)/wheels $(MMCV) 2>/dev/null
+
 build-mmcv: compiler
 	@echo '== setup: no mmcv wheel for this Python; compiling it takes about ten minutes'
-	@$(INSTALL) --no-build-isolation mmcv
+	@$(INSTALL) --no-build-isolation $(MMCV)
 
 # A wheel made for another torch, or one that pip kept from a build without torch.
 rebuild-mmcv: compiler
 	@echo '== setup: the operators of that mmcv do not load here'
 	@echo '== setup: compiling it takes about ten minutes'
-	@$(INSTALL) --no-build-isolation --no-cache-dir --no-binary mmcv \
-		--no-deps --force-reinstall mmcv
+	@$(INSTALL) --no-build-isolation --no-cache-dir --no-binary $(MMCV) \
+		--no-deps --force-reinstall $(MMCV)
 
 # opencv-python needs libGL, which a machine without a screen may not have. The
 # headless build of the same version goes over it, so that nothing that asks for

@@ -1,16 +1,19 @@
 """CenterMask for MMDetection 3.x: importing this package registers its modules."""
 
-from .environment import check_environment
+from .environment import check_environment, doctor_is_called
 
 __version__ = '0.1.0'
 
-# mmdet fails in its depths where mmcv is not fit, so nothing may import it first.
-check_environment()
+__all__ = ['__version__']
 
-from . import checks, evaluation, models  # noqa: E402
-from .safe_checkpoints import allow_mmengine_checkpoints  # noqa: E402
-from .speed import optimize  # noqa: E402
+if not doctor_is_called():
+    # mmdet fails in its depths where mmcv is not fit, so nothing may import it first.
+    check_environment()
 
-allow_mmengine_checkpoints()
+    from . import checks, evaluation, models  # noqa: F401
+    from .safe_checkpoints import make_checkpoints_safe
+    from .speed import optimize  # noqa: F401
 
-__all__ = ['__version__', 'checks', 'evaluation', 'models', 'optimize']
+    make_checkpoints_safe()
+
+    __all__ += ['checks', 'evaluation', 'models', 'optimize']

@@ -7,10 +7,18 @@ compiled operators out. mmdet then fails deep inside with a message about `_ext`
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
-MMCV = 'mmcv==2.1.0'
+TORCH = 'torch==2.13.0'
+# What is installed under the same import names, with the releases that are tested.
+CLASSIC = dict(mmengine='mmengine==0.10.7', mmcv='mmcv==2.1.0', mmdet='mmdet==3.3.0')
+FORKS = dict(
+    mmengine='onedl-mmengine==0.10.12',
+    mmcv='onedl-mmcv==2.3.6',
+    mmdet='onedl-mmdetection==3.5.1',
+)
 # mmcv's own ready-made wheels end with this torch; later ones mean a build.
 LAST_TORCH_WITH_WHEELS = (2, 1)
 
@@ -61,19 +69,48 @@ def mmcv_problem() -> str | None:
 def mend_command() -> str:
     """Return the shell command that ends with a working mmcv."""
     steps = []
-    installed = metadata.packages_distributions().get('mmcv', [])
-    if installed:
-        steps.append(f'pip uninstall -y {" ".join(sorted(set(installed)))}')
-    if torch_release() <= LAST_TORCH_WITH_WHEELS:
-        steps.append(f'mim install {MMCV}')
+    if installed := distributions('mmcv'):
+        steps.append(f'pip uninstall -y {" ".join(installed)}')
+    stack = stack_in_use()
+    if stack is CLASSIC and torch_release() <= LAST_TORCH_WITH_WHEELS:
+        steps.append(f'mim install {stack["mmcv"]}')
     else:
         # Without the cache: pip may have kept a build that has no operators.
         steps.append('pip install "setuptools<82" wheel ninja psutil')
-        steps.append(f'pip install --no-build-isolation --no-cache-dir {MMCV}')
+        steps.append(f'pip install --no-build-isolation --no-cache-dir {stack["mmcv"]}')
     return ' && '.join(steps)
 
 
+def stack_in_use() -> dict[str, str]:
+    """Return `FORKS` where mmdet is the maintained fork, else `CLASSIC`."""
+    return FORKS if 'onedl-mmdetection' in distributions('mmdet') else CLASSIC
+
+
+def distributions(module: str) -> list[str]:
+    """Return the installed distributions that bring the top-level `module`."""
+    return sorted(set(metadata.packages_distributions().get(module, [])))
+
+
 def torch_release() -> tuple[int, int]:
-    """Return (major, minor) of the installed torch without importing it."""
-    major, minor = metadata.version('torch').split('.')[:2]
+    """Return (major, minor) of the installed torch without importing it.
+
+    Where there is none, of the one that `TORCH` would install.
+    """
+    try:
+        version = metadata.version('torch')
+    except metadata.PackageNotFoundError:
+        version = TORCH.split('==')[1]
+    major, minor = version.split('.')[:2]
     return int(major), int(minor)
+
+
+def doctor_is_called() -> bool:
+    """Whether this process is `python -m mmdet_centermask.doctor`.
+
+    Python imports a package before the module in it that `-m` names. The doctor has
+    to answer where the package cannot be imported, so the package asks first.
+    """
+    # '-m' is all that sys.argv says until the module has been found.
+    return sys.argv[:1] == ['-m'] and any(
+        word.endswith('mmdet_centermask.doctor') for word in sys.orig_argv
+    )

@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .config_path import find_config
+from .config_types import wrong_types
 
 
 class ExperimentError(ValueError):
@@ -84,6 +85,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(parse_cfg_options(args.cfg_options or []))
+    for problem in wrong_types(cfg._cfg_dict):
+        raise ExperimentError(problem)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -197,6 +200,7 @@ def check_dataset(field: str, dataset: Any) -> None:
     """Refuse a dataset whose data_root, ann_file or a data_prefix is not there."""
     if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
+    check_no_pickle(field, dataset)
     root = dataset.get('data_root') or ''
     check_path(f'{field}.data_root', root, root)
     paths = {'ann_file': dataset.get('ann_file')}
@@ -205,6 +209,17 @@ def check_dataset(field: str, dataset: Any) -> None:
     for name, value in paths.items():
         if isinstance(value, str):
             check_path(f'{field}.{name}', value, osp.join(root, value))
+
+
+def check_no_pickle(field: str, dataset: Any) -> None:
+    """Refuse annotations or proposals that MMEngine would unpickle: a program."""
+    for name in ('ann_file', 'proposal_file'):
+        value = dataset.get(name)
+        if isinstance(value, str) and value.endswith(('.pkl', '.pickle')):
+            raise ExperimentError(
+                f'{field}.{name}={value!r} is a pickle, which runs whatever its author '
+                'put into it; give JSON'
+            )
 
 
 def check_evaluators(field: str, evaluators: Any) -> None:

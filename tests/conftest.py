@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported anywhere: two threads are what the time budget of
 # `make test` is counted in, and more only fight over a small machine's cores.
@@ -11,6 +12,17 @@ os.environ.setdefault('OMP_NUM_THREADS', '2')
 os.environ.setdefault('MKL_NUM_THREADS', '2')
 # A test that draws must not look for a screen.
 os.environ.setdefault('MPLBACKEND', 'Agg')
+
+# The fuzz tests: few cases and always the same ones, or as many new ones as asked for.
+FUZZ_EXAMPLES = os.environ.get('FUZZ_EXAMPLES')
+settings.register_profile(
+    'fuzz',
+    max_examples=int(FUZZ_EXAMPLES or 20),
+    derandomize=FUZZ_EXAMPLES is None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile('fuzz')
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

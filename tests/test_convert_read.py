@@ -7,39 +7,17 @@ import json
 import os
 import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from payload import Payload, save_legacy, save_pickle, save_zip
 
 from mmdet_centermask.convert import ConversionError
 from mmdet_centermask.convert.read import read_tensors
 
 WEIGHT = np.array([[1.5, -2.0], [0.25, 4.0]], np.float32)
 STATE = {'a.weight': torch.from_numpy(WEIGHT), 'a.bias': torch.tensor([7.0, 8.0])}
-
-
-class Payload:
-    """Creates `trace` where a reader runs what a pickle asks for."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trace),)
-
-
-def save_zip(content, path: Path) -> None:
-    torch.save(content, path)
-
-
-def save_legacy(content, path: Path) -> None:
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-
-
-def save_pickle(content, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content))
 
 
 def assert_state(tensors: dict) -> None:

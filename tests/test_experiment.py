@@ -62,6 +62,15 @@ def test_missing_annotation_file_is_named(data):
     )
 
 
+@pytest.mark.parametrize('field', ['ann_file', 'proposal_file'])
+def test_pickles_are_never_read(data, field):
+    (data / 'objects.pkl').write_bytes(b'')
+    cfg = config(train=dataset(data, **{field: 'objects.pkl'}))
+    assert refusal(cfg, 'train').startswith(
+        f"train_dataloader.dataset.{field}='objects.pkl' is a pickle"
+    )
+
+
 def test_missing_data_root_is_named(data):
     cfg = config(train=dataset(data), val=dataset('no/such/'))
     assert refusal(cfg, 'train', 'val') == (
@@ -140,6 +149,15 @@ def test_work_dir_comes_from_the_command_then_the_config_then_the_name(tmp_path)
     given = arguments(config=str(own), work_dir='w', cfg_options=['model.type=B'])
     assert load_experiment(given).work_dir == 'w'
     assert load_experiment(given).model.type == 'B'
+
+
+def test_value_of_a_wrong_type_is_named(tmp_path):
+    (tmp_path / 'plain.py').write_text("train_cfg = dict(type='IterBasedTrainLoop')\n")
+    options = ['train_cfg.max_iters=many']
+    args = arguments(config=str(tmp_path / 'plain.py'), cfg_options=options)
+    sentence = "train_cfg.max_iters='many': IterBasedTrainLoop takes int"
+    with pytest.raises(ExperimentError, match=sentence):
+        load_experiment(args)
 
 
 def test_unknown_config_is_refused():

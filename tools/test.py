@@ -47,6 +47,7 @@ def main() -> None:
     # Only now, so that `-h` is quick and needs no torch.
     try:
         from mmdet_centermask.experiment import ExperimentError, testing_runner
+        from mmdet_centermask.safe_checkpoints import CheckpointError
     except ImportError as error:
         if error.name not in ('mmcv', 'mmdet_centermask'):
             raise
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         runner = testing_runner(args)
         runner.test()
-    except ExperimentError as error:
+    except (ExperimentError, CheckpointError) as error:
         sys.exit(str(error))
 
 

@@ -44,6 +44,7 @@ def main() -> None:
     # Only now, so that `-h`, which mim calls first, is quick and needs no torch.
     try:
         from mmdet_centermask.experiment import ExperimentError, training_runner
+        from mmdet_centermask.safe_checkpoints import CheckpointError
     except ImportError as error:
         if error.name not in ('mmcv', 'mmdet_centermask'):
             raise
@@ -51,7 +52,7 @@ def main() -> None:
     try:
         runner = training_runner(args)
         runner.train()
-    except ExperimentError as error:
+    except (ExperimentError, CheckpointError) as error:
         sys.exit(str(error))
 
 

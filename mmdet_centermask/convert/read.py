@@ -12,7 +12,6 @@ import codecs
 import hashlib
 import json
 import pickle
-import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,7 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..safe_checkpoints import numpy_rebuilders
+from ..safe_checkpoints import (
+    DataUnpickler,
+    load_weights_only,
+    numpy_rebuilders,
+    reason_of,
+)
 from .report import ConversionError
 
 LEGACY_TORCH = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
@@ -111,14 +115,7 @@ def _read_content(path: Path, trust: bool) -> Any:
         raise
     except Exception as error:
         # The readers meet broken bytes in every layer, so the type says little.
-        if wanted := _forbidden_global(error):
-            raise ConversionError(
-                f'refused, because its pickle asks for {wanted} where only tensors are '
-                'expected; nothing in it was run'
-            ) from None
-        # The first sentence: torch goes on with advice to run the file.
-        reason = re.split(r'\.\s', str(error).strip())[0] or type(error).__name__
-        raise ConversionError(f'truncated, damaged or foreign ({reason})') from error
+        raise ConversionError(reason_of(error)) from error
 
 
 def _reader_for(head: bytes, path: Path) -> Callable[[Path], Any]:
@@ -134,7 +131,7 @@ def _reader_for(head: bytes, path: Path) -> Callable[[Path], Any]:
 
 
 def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location='cpu', weights_only=True)
+    return load_weights_only(path, 'cpu')
 
 
 def _read_pickle(path: Path) -> Any:
@@ -172,14 +169,6 @@ def _as_tensor(value: Any) -> Tensor | None:
     return value.float() if value.is_floating_point() else value
 
 
-def _forbidden_global(error: Exception) -> str | None:
-    """The name that `weights_only` or ArrayUnpickler refused, if that is the error."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return None
-    found = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)', str(error))
-    return found.group(1) if found else None
-
-
 def _latin1_bytes(text: str, encoding: str) -> bytes:
     """Stand-in for `_codecs.encode`, which NumPy uses to carry bytes in a pickle."""
     if encoding != 'latin1':
@@ -200,16 +189,7 @@ def _array_globals() -> dict[str, Any]:
     }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, strings and NumPy arrays; refuses all else.
-
-    A pickle acts by naming functions and calling them. Only the names of
-    `_array_globals` resolve, so there is nothing else it could call.
-    """
+class ArrayUnpickler(DataUnpickler):
+    """Builds containers, numbers, strings and NumPy arrays; refuses all else."""
 
     allowed = _array_globals()
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f'{module}.{name}' not in self.allowed:
-            raise pickle.UnpicklingError(f'GLOBAL {module}.{name} is not allowed')
-        return self.allowed[f'{module}.{name}']

@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .box_candidates import predict_boxes
+from .cfg_fields import TEST_CFG, TRAIN_CFG, check_cfg
 from .pretrained import below_prefix
 from .vovnet import VoVNet
 from .weight_shares import in_words, unfilled, weight_shares
@@ -50,7 +51,8 @@ class CenterMask(SingleStageDetector):
 
     Raises:
         ValueError: The parts do not fit: channels of backbone, neck and heads,
-            or the numbers of classes.
+            or the numbers of classes. A field of ``train_cfg`` or ``test_cfg`` is
+            missing or of the wrong type.
     """
 
     def __init__(
@@ -65,6 +67,12 @@ class CenterMask(SingleStageDetector):
         data_preprocessor: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
+        for cfg, fields, name in (
+            (train_cfg, TRAIN_CFG, 'train_cfg'),
+            (test_cfg, TEST_CFG, 'test_cfg'),
+        ):
+            if cfg is not None:
+                check_cfg(cfg, fields, f'CenterMask: {name}')
         super().__init__(
             backbone=backbone,
             neck=neck,

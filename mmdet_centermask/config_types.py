@@ -1,0 +1,166 @@
+"""A config against the type hints of the classes that it names.
+
+MMEngine hands the fields of a config to constructors as they are. A word where a
+number belongs then fails somewhere in the depths, or in the first step of training,
+with a message that names neither. The constructors say what they take; so it can be
+compared before anything is built.
+"""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import functools
+import inspect
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
+
+from mmdet import registry
+
+# Where the names behind `type` are looked up.
+REGISTRIES = (
+    registry.MODELS,
+    registry.TASK_UTILS,
+    registry.DATASETS,
+    registry.TRANSFORMS,
+    registry.DATA_SAMPLERS,
+    registry.OPTIM_WRAPPERS,
+    registry.OPTIMIZERS,
+    registry.PARAM_SCHEDULERS,
+    registry.HOOKS,
+    registry.LOOPS,
+    registry.METRICS,
+    registry.VISUALIZERS,
+)
+ROWS = (list, tuple, set, abc.Iterable, abc.Collection, abc.Sequence)
+
+
+def wrong_types(node: Any, path: str = '') -> Iterator[str]:
+    """Yield a sentence for each field whose value its class does not take.
+
+    Only what type hints rule out: fields without one, classes that no registry has
+    and hints that are no plain types are passed over.
+
+    Args:
+        node: A config or a part of one.
+        path: The dotted name of that part.
+    """
+    if isinstance(node, Mapping):
+        owner = class_of(node.get('type')) or dict
+        hints = hints_of(owner)
+        for name, value in node.items():
+            where = f'{path}.{name}' if path else str(name)
+            if name in hints and not fits(value, hints[name]):
+                yield (
+                    f'{where}={reprlib.repr(value)}: '
+                    f'{owner.__name__} takes {spelled(hints[name])}'
+                )
+            else:
+                yield from wrong_types(value, where)
+    elif isinstance(node, list | tuple):
+        for i, item in enumerate(node):
+            yield from wrong_types(item, f'{path}.{i}')
+
+
+def class_of(name: Any) -> type | None:
+    """The class that `type=name` stands for, if a registry knows it."""
+    if inspect.isclass(name):
+        return name
+    if not isinstance(name, str):
+        return None
+    found = (place.get(name) for place in REGISTRIES)
+    return next((entry for entry in found if inspect.isclass(entry)), None)
+
+
+@functools.cache
+def hints_of(owner: type) -> dict[str, Any]:
+    """Type hints of the constructor's arguments, those of its base classes too.
+
+    Where several classes have an argument, whatever fits one of them will do: hints
+    are no contract in these libraries. So will None where it is the default.
+    """
+    hints: dict[str, Any] = {}
+    for base in owner.__mro__:
+        constructor = vars(base).get('__init__')
+        if not inspect.isfunction(constructor):
+            continue
+        try:
+            found = get_type_hints(constructor)
+        except (NameError, TypeError, AttributeError):
+            continue  # a hint that only a type checker can resolve
+        parameters = inspect.signature(constructor).parameters.values()
+        for parameter in parameters:
+            hint = found.get(parameter.name, Any)
+            if parameter.default is None:
+                hint = Optional[hint]  # noqa: UP045, `|` does not take every hint
+            known = hints.get(parameter.name, hint)
+            hints[parameter.name] = Union[known, hint]  # noqa: UP007
+    hints.pop('type', None)  # the name of the class, whatever an argument is called
+    return hints
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of a kind that `hint` takes.
+
+    Only kinds are compared (text, number, dict, row, None), because the hints of
+    these libraries are no contract in detail: what is called a whole number may take
+    a fraction, and what is called a number a row of them.
+    """
+    taken = kinds_of(hint)
+    if taken is None:
+        return True
+    if value is None:
+        return 'None' in taken
+    if isinstance(value, str):
+        return 'text' in taken
+    if isinstance(value, int | float):
+        return 'number' in taken
+    if isinstance(value, Mapping):
+        return 'dict' in taken
+    if isinstance(value, list | tuple | set):
+        text = any(isinstance(item, str) for item in value)
+        return 'row' in taken and ('text' in taken or not text)
+    return True
+
+
+def kinds_of(hint: Any) -> set[str] | None:
+    """The kinds that a type hint takes; None if it does not tell.
+
+    `'row'` and `'text'` together also take a row of texts.
+    """
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if origin in (Union, UnionType):
+        kinds: set[str] = set()
+        for choice in arguments:
+            more = kinds_of(choice)
+            if more is None:
+                return None
+            kinds |= more
+        return kinds
+    if origin is Literal:
+        return kinds_of(Union[tuple(map(type, arguments))])  # noqa: UP007
+    if origin is NoneType:
+        return {'None'}
+    if origin is str:
+        return {'text'}
+    if origin in (bool, int, float):
+        return {'number', 'row'}
+    if not inspect.isclass(origin):
+        return None
+    if issubclass(origin, abc.Mapping):
+        return {'dict', 'row'}
+    if origin in ROWS:
+        items = [kinds_of(item) for item in arguments if item is not Ellipsis]
+        with_text = not items or any(
+            kinds is None or 'text' in kinds for kinds in items
+        )
+        return {'row', 'text'} if with_text else {'row'}
+    return None
+
+
+def spelled(hint: Any) -> str:
+    """`typing.Optional[mmengine.config.ConfigDict]` -> `Optional[ConfigDict]`."""
+    text = hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint)
+    return re.sub(r'[\w.]+\.(\w+)', r'\1', text)

@@ -1,0 +1,157 @@
+"""What a network's answers must not depend on: company, padding, number of threads.
+
+A picture in a batch is padded to the size of the largest one. Convolutions see that
+only at the edge, but eSE and GroupNorm average over the whole map, so padding moves
+every number a little. How much is measured here, on a network and pictures of yours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+Picture = dict
+"""``inputs`` ``(3, H, W)`` and ``data_samples``, as ``PackDetInputs`` gives them."""
+
+
+@dataclass
+class Agreement:
+    """How far two answers agree. Each instance of one is paired with the instance of
+    the other that has its label and overlaps it most.
+
+    Attributes:
+        instances: Of the reference.
+        unmatched: Of both, that nothing of the other answer overlaps by half.
+        score: Largest difference of a box score in a pair.
+        mask_score: The same of the mask scores.
+        box: Largest difference of a box side, in pixels.
+        mask_iou: Smallest mask IoU of a pair.
+    """
+
+    instances: int = 0
+    unmatched: int = 0
+    score: float = 0.0
+    mask_score: float = 0.0
+    box: float = 0.0
+    mask_iou: float = 1.0
+
+    def __add__(self, other: Agreement) -> Agreement:
+        """Of two pairs of answers together."""
+        return Agreement(
+            self.instances + other.instances,
+            self.unmatched + other.unmatched,
+            max(self.score, other.score),
+            max(self.mask_score, other.mask_score),
+            max(self.box, other.box),
+            min(self.mask_iou, other.mask_iou),
+        )
+
+
+def predict(model: BaseModel, *pictures: Picture) -> list[InstanceData]:
+    """The answers to pictures that go through the network as one batch."""
+    batch = dict(
+        inputs=[picture['inputs'] for picture in pictures],
+        data_samples=[deepcopy(picture['data_samples']) for picture in pictures],
+    )
+    with torch.no_grad():
+        return [sample.pred_instances for sample in model.test_step(batch)]
+
+
+def compare(found: InstanceData, reference: InstanceData) -> Agreement:
+    """How far ``found`` agrees with ``reference``, an answer to the same picture."""
+    same_label = found.labels[:, None] == reference.labels[None, :]
+    ious = mask_ious(found.masks, reference.masks) * same_label
+    result = Agreement(instances=len(reference))
+    taken = set()
+    for row in range(len(found)):
+        best = int(ious[row].argmax()) if len(reference) else -1
+        if best < 0 or best in taken or ious[row, best] < 0.5:
+            result.unmatched += 1
+            continue
+        taken.add(best)
+        one, other = found[row], reference[best]
+        result += Agreement(
+            score=difference(one.scores, other.scores),
+            mask_score=difference(one.mask_scores, other.mask_scores),
+            box=difference(one.bboxes, other.bboxes),
+            mask_iou=float(ious[row, best]),
+        )
+    result.unmatched += len(reference) - len(taken)
+    return result
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def mask_ious(masks: Tensor, others: Tensor) -> Tensor:
+    """``(n, H, W)`` and ``(m, H, W)`` bool -> IoUs ``(n, m)``; of empty masks 1."""
+    one, other = masks.flatten(1).double(), others.flatten(1).double()
+    common = one @ other.t()
+    union = one.sum(1)[:, None] + other.sum(1)[None, :] - common
+    return torch.where(union > 0, common / union.clamp(min=1), 1.0)
+
+
+def in_company(model: BaseModel, pictures: Sequence[Picture]) -> Agreement:
+    """All pictures as one batch, against each alone. They have to be of one size."""
+    together = predict(model, *pictures)
+    return sum_of(
+        compare(found, predict(model, picture)[0])
+        for found, picture in zip(together, pictures, strict=True)
+    )
+
+
+def in_padding(
+    model: BaseModel, pictures: Sequence[Picture], extra: tuple[int, int]
+) -> Agreement:
+    """Each picture beside a black one that is larger, against each alone.
+
+    Args:
+        model: In eval mode.
+        pictures: Of any size.
+        extra: Rows and columns that the other picture has more.
+    """
+
+    def padded(picture: Picture) -> InstanceData:
+        _, height, width = picture['inputs'].shape
+        size = (height + extra[0], width + extra[1])
+        larger = deepcopy(picture)
+        larger['inputs'] = picture['inputs'].new_zeros((3, *size))
+        larger['data_samples'].set_metainfo(dict(img_shape=size, ori_shape=size))
+        return predict(model, picture, larger)[0]
+
+    return sum_of(compare(padded(p), predict(model, p)[0]) for p in pictures)
+
+
+def on_threads(
+    model: BaseModel, pictures: Sequence[Picture], threads: int
+) -> Agreement:
+    """Each picture on ``threads`` threads, against one."""
+
+    def answer(picture: Picture, count: int) -> InstanceData:
+        with number_of_threads(count):
+            return predict(model, picture)[0]
+
+    return sum_of(compare(answer(p, threads), answer(p, 1)) for p in pictures)
+
+
+@contextmanager
+def number_of_threads(count: int) -> Iterator[None]:
+    """Let torch compute on ``count`` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def sum_of(agreements: Iterator[Agreement]) -> Agreement:
+    return sum(agreements, start=Agreement())
