@@ -26,7 +26,6 @@ from .engine.resume_point import (
     read_resume_point,
 )
 
-
 HAVE_MIXED_PRECISION = (
     'OptimWrapper',
     'AmpOptimWrapper',
@@ -120,6 +119,11 @@ def enable_amp(cfg: Config) -> None:
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if wrapper not in HAVE_MIXED_PRECISION:
         raise ExperimentError(f'--amp: optim_wrapper.type={wrapper!r} has no AMP form')
+    if 'strategy' in cfg:
+        raise ExperimentError(
+            f'--amp: strategy.type={cfg.strategy.type!r} has its own; for FSDP set '
+            'strategy.model_wrapper.mixed_precision.param_dtype=bfloat16'
+        )
     amp = Config.fromfile(PACKAGE_CONFIGS / '_base_' / 'amp.py')
     cfg.merge_from_dict(
         dict(optim_wrapper=amp.amp_optim_wrapper, default_hooks=amp.amp_hooks)

@@ -14,10 +14,10 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from .saved_batch import SavedBatch, save_batch
 
@@ -116,8 +116,10 @@ class NonFiniteGuardHook(Hook):
             # One NaN would hide the smoothed losses of the next 50 lines of the log.
             outputs.clear()
         message = f'{self._problem} not finite in iteration {runner.iter + 1}'
+        # Where parameters are sharded, the processes gather them together.
+        weights = unwrapped(runner.model).state_dict()
         if self._seen_here:
-            message += self._report(runner, data_batch, losses)
+            message += self._report(runner, data_batch, losses, weights)
         if self.action == 'stop' or self._in_a_row >= self.max_in_a_row:
             raise NonFiniteError(
                 f'{message}; {self._in_a_row} in a row, training stops'
@@ -137,7 +139,13 @@ class NonFiniteGuardHook(Hook):
         self._problem, self._seen_here = what, not bool(finite)
         return False
 
-    def _report(self, runner, data_batch: Any, losses: dict[str, float]) -> str:
+    def _report(
+        self,
+        runner,
+        data_batch: Any,
+        losses: dict[str, float],
+        weights: dict[str, Tensor],
+    ) -> str:
         """Write down what happened here; return the end of the message."""
         rank = f'_rank_{get_rank()}' if get_rank() else ''
         pictures = pictures_of(data_batch)
@@ -145,7 +153,8 @@ class NonFiniteGuardHook(Hook):
         entry = dict(
             iteration=runner.iter + 1,
             problem=self._problem,
-            lr=runner.optim_wrapper.get_lr(),
+            # Of the first group of parameters, as in the log.
+            lr={name: r[0] for name, r in runner.optim_wrapper.get_lr().items()},
             losses=losses,
             pictures=pictures,
         )
@@ -153,10 +162,9 @@ class NonFiniteGuardHook(Hook):
             self._files += 1
             path = folder / f'non_finite_iter_{runner.iter + 1}{rank}.pth'
             entry['batch'] = path.name
-            model = runner.model
             saved = SavedBatch(
                 data_batch=data_batch,
-                state_dict=bare(model).state_dict(),
+                state_dict=weights,
                 losses=losses,
                 seed=runner.seed,
                 rank=get_rank(),
@@ -188,9 +196,9 @@ def gradients(wrapper: OptimWrapper) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The model itself, out of a wrapper of a distributed run."""
-    return model.module if is_model_wrapper(model) else model
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module whose state dict has the names of the model's own."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def pictures_of(data_batch: Any) -> list[dict[str, Any]]:

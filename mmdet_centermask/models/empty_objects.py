@@ -52,8 +52,8 @@ def has_area(instances: InstanceData) -> Tensor:
 def masks_have_area(masks: BitmapMasks | PolygonMasks) -> np.ndarray:
     """Flags ``(n,)`` of the masks that cover anything."""
     if isinstance(masks, BitmapMasks):
-        # A maximum of bytes is many times as fast as the sum behind `areas`.
-        return masks.masks.reshape(len(masks), -1).max(1, initial=0) > 0
+        # Several times as fast as the sum behind `areas`.
+        return masks.masks.any(axis=(1, 2))
     return masks.areas > 0
 
 
