@@ -10,10 +10,10 @@ if not doctor_is_called():
     # mmdet fails in its depths where mmcv is not fit, so nothing may import it first.
     check_environment()
 
-    from . import checks, evaluation, models  # noqa: F401
+    from . import checks, engine, evaluation, models  # noqa: F401
     from .safe_checkpoints import make_checkpoints_safe
     from .speed import optimize  # noqa: F401
 
     make_checkpoints_safe()
 
-    __all__ += ['checks', 'evaluation', 'models', 'optimize']
+    __all__ += ['checks', 'engine', 'evaluation', 'models', 'optimize']

@@ -18,8 +18,20 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .config_path import find_config
+from .config_path import PACKAGE_CONFIGS, find_config
 from .config_types import wrong_types
+from .engine.cpu_processes import spread_over_cpus
+from .engine.resume_point import (
+    IncompleteCheckpoint,
+    find_resume_point,
+    read_resume_point,
+)
+
+HAVE_MIXED_PRECISION = (
+    'OptimWrapper',
+    'AmpOptimWrapper',
+    'MixedPrecisionOptimWrapper',
+)
 
 
 class ExperimentError(ValueError):
@@ -34,9 +46,7 @@ def training_runner(args: argparse.Namespace) -> Runner:
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        check_checkpoint('--resume', cfg.load_from)
+        resume_from(cfg, args.resume)
     check_data_files(cfg, ('train', 'val'))
     runner = build_runner(cfg)
     check_data(runner, ('train', 'val'))
@@ -77,10 +87,10 @@ def load_experiment(args: argparse.Namespace) -> Config:
         path = find_config(args.config)
     except FileNotFoundError as error:
         raise ExperimentError(str(error)) from error
-    if args.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
+    if args.launcher in ('slurm', 'mpi') and get_device() == 'cpu':
         raise ExperimentError(
-            f'--launcher={args.launcher!r}: mmengine spreads work over GPUs, and '
-            'only a CPU is here; leave it out'
+            f'--launcher={args.launcher!r}: mmengine wants GPUs for it, and only a CPU '
+            "is here; leave it out or use 'pytorch'"
         )
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
@@ -111,16 +121,50 @@ def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the optimizer wrapper to automatic mixed precision."""
-    if get_device() == 'cpu':
-        raise ExperimentError(
-            '--amp: AmpOptimWrapper refuses a CPU, the only device here; leave it out'
-        )
+    """Switch to automatic mixed precision, as `configs/_base_/amp.py` does."""
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if wrapper not in HAVE_MIXED_PRECISION:
         raise ExperimentError(f'--amp: optim_wrapper.type={wrapper!r} has no AMP form')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if 'strategy' in cfg:
+        raise ExperimentError(
+            f'--amp: strategy.type={cfg.strategy.type!r} has its own; for FSDP set '
+            'strategy.model_wrapper.mixed_precision.param_dtype=bfloat16'
+        )
+    amp = Config.fromfile(PACKAGE_CONFIGS / '_base_' / 'amp.py')
+    cfg.merge_from_dict(
+        dict(optim_wrapper=amp.amp_optim_wrapper, default_hooks=amp.amp_hooks)
+    )
+
+
+def resume_from(cfg: Config, resume: str) -> None:
+    """Let the runner go on from a checkpoint, under the seed of that run.
+
+    Args:
+        cfg: The config.
+        resume: A file or URL, or `auto` for the newest complete checkpoint in
+            `cfg.work_dir`. Where there is none, training starts as without it.
+    """
+    if is_remote(resume):
+        cfg.resume, cfg.load_from = True, resume
+        return
+    if resume == 'auto':
+        point = find_resume_point(cfg.work_dir)
+        if point is None:
+            print(f'--resume: no complete checkpoint in {cfg.work_dir}, starting anew')
+            return
+    else:
+        check_checkpoint('--resume', resume)
+        try:
+            point = read_resume_point(resume)
+        except IncompleteCheckpoint as error:
+            raise ExperimentError(f'--resume={resume!r}: {error}') from error
+    print(f'--resume: going on from {point.path}, iteration {point.iteration}')
+    cfg.resume, cfg.load_from = True, str(point.path)
+    randomness = cfg.get('randomness') or {}
+    if randomness.get('seed') is None:
+        # The order of the pictures hangs on it, and is drawn up before the runner
+        # reads the checkpoint.
+        cfg.randomness = dict(randomness, seed=point.seed)
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
@@ -150,6 +194,12 @@ def enable_fast(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
+    """Build the config's runner, joining the other processes if there are any."""
+    if cfg.get('launcher') == 'pytorch' and get_device() == 'cpu':
+        try:
+            spread_over_cpus(cfg)
+        except ValueError as error:
+            raise ExperimentError(f"--launcher='pytorch': {error}") from error
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

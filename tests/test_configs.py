@@ -210,7 +210,7 @@ def test_schedule_of_the_official_recipe(name):
     iterations, steps = (
         (360_000, [300_000, 340_000]) if name in LITE else (270_000, [210_000, 250_000])
     )
-    assert cfg.train_cfg.type == 'IterBasedTrainLoop'
+    assert cfg.train_cfg.type == 'ResumableTrainLoop'
     assert cfg.train_cfg.max_iters == iterations
     warm_up, drops = cfg.param_scheduler
     assert drops.type == 'MultiStepLR' and drops.by_epoch is False

@@ -167,12 +167,15 @@ def test_unknown_config_is_refused():
 
 def test_launching_over_gpus_is_refused_on_a_cpu(monkeypatch, tmp_path):
     (tmp_path / 'plain.py').write_text('model = dict(type="A")\n')
-    args = arguments(config=str(tmp_path / 'plain.py'), launcher='pytorch')
+    args = arguments(config=str(tmp_path / 'plain.py'), launcher='slurm')
     monkeypatch.setattr(experiment, 'get_device', lambda: 'cpu')
-    with pytest.raises(ExperimentError, match="--launcher='pytorch': .* leave it out"):
+    with pytest.raises(ExperimentError, match="--launcher='slurm': .* leave it out"):
         load_experiment(args)
-    monkeypatch.setattr(experiment, 'get_device', lambda: 'cuda')
+    args.launcher = 'pytorch'
     assert load_experiment(args).launcher == 'pytorch'
+    monkeypatch.setattr(experiment, 'get_device', lambda: 'cuda')
+    args.launcher = 'slurm'
+    assert load_experiment(args).launcher == 'slurm'
 
 
 @pytest.mark.parametrize(
@@ -188,19 +191,31 @@ def test_bad_arguments_of_a_test_run_are_refused(changes, message):
         experiment.testing_runner(args)
 
 
-def test_amp_on_a_cpu_is_refused(monkeypatch):
-    monkeypatch.setattr(experiment, 'get_device', lambda: 'cpu')
-    with pytest.raises(ExperimentError, match='--amp: AmpOptimWrapper refuses a CPU'):
-        enable_amp(Config({'optim_wrapper': {'type': 'OptimWrapper'}}))
-
-
-def test_amp_on_a_gpu_switches_the_wrapper(monkeypatch):
-    monkeypatch.setattr(experiment, 'get_device', lambda: 'cuda')
-    cfg = Config({'optim_wrapper': {'type': 'OptimWrapper'}})
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_amp_switches_wrapper_and_layout(wrapper):
+    cfg = Config(
+        {
+            'optim_wrapper': {'type': wrapper, 'clip_grad': {'max_norm': 35}},
+            'default_hooks': {'timer': {'type': 'IterTimerHook'}},
+        }
+    )
     enable_amp(cfg)
-    assert cfg.optim_wrapper == {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'}
+    assert cfg.optim_wrapper == {
+        'type': 'MixedPrecisionOptimWrapper',
+        'clip_grad': {'max_norm': 35},
+    }
+    assert cfg.default_hooks == {
+        'timer': {'type': 'IterTimerHook'},
+        'channels_last': {'type': 'ChannelsLastHook'},
+    }
+
+
+def test_amp_is_refused_where_something_else_does_it():
     with pytest.raises(ExperimentError, match="optim_wrapper.type='Other'"):
         enable_amp(Config({'optim_wrapper': {'type': 'Other'}}))
+    cfg = Config({'optim_wrapper': {}, 'strategy': {'type': 'FSDPStrategy'}})
+    with pytest.raises(ExperimentError, match="strategy.type='FSDPStrategy' has its"):
+        enable_amp(cfg)
 
 
 def test_auto_scale_lr_needs_its_base():

@@ -4,8 +4,10 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
+    non_finite=dict(type='NonFiniteGuardHook', action='skip'),  # or 'stop'
+    average_losses=dict(type='AverageLossesHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=3
+        type='AtomicCheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=3
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from .box_candidates import predict_boxes
 from .cfg_fields import TEST_CFG, TRAIN_CFG, check_cfg
+from .empty_objects import without_empty_objects
+from .float32 import at_least_float32, float32_island
 from .pretrained import below_prefix
 from .vovnet import VoVNet
 from .weight_shares import in_words, unfilled, weight_shares
@@ -109,11 +111,17 @@ class CenterMask(SingleStageDetector):
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """:meth:`loss` of the pyramid maps P3 to P7."""
+        batch_data_samples = without_empty_objects(batch_data_samples)
         outputs = self.bbox_head(x)
         gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
-        losses = self.bbox_head.loss_by_feat(
-            *outputs, gt_instances, img_metas, gt_ignored
-        )
+        # Focal loss, GIoU and centerness: sums over all locations, ratios of areas.
+        with float32_island(x[0].device):
+            losses = self.bbox_head.loss_by_feat(
+                *[[at_least_float32(m) for m in maps] for maps in outputs],
+                gt_instances,
+                img_metas,
+                gt_ignored,
+            )
         proposals = predict_boxes(
             self.bbox_head, outputs, img_metas, self.train_cfg.proposal
         )

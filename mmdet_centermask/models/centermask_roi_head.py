@@ -17,7 +17,9 @@ from mmdet.utils import ConfigType, InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .float32 import at_least_float32, float32_island
 from .mask_results import PASTE, RoIMasks, finish_instances, of_label
+from .process_share import process_share
 from .roi_extractor import image_areas_of
 
 
@@ -122,17 +124,42 @@ class CenterMaskRoIHead(StandardRoIHead):
         rois = bbox2roi([s.pos_priors for s in samples])
         labels = torch.cat([s.pos_gt_labels for s in samples])
         features, logits = self._mask_forward(x, rois, image_areas_of(img_metas, rois))
-        mask = self.mask_head.loss_and_target(
-            logits, samples, gt_instances, self.train_cfg
-        )
-        losses = dict(mask['loss_mask'])
+        with float32_island(logits.device):
+            mask = self.mask_head.loss_and_target(
+                at_least_float32(logits), samples, gt_instances, self.train_cfg
+            )
+        share = process_share(len(rois), logits.device)
+        losses = dict(loss_mask=mask['loss_mask']['loss_mask'] * share)
         if self.mask_iou_head is not None:
             own = of_label(logits, labels)
             ious = of_label(self.mask_iou_head(features, own), labels)
-            losses |= self.mask_iou_head.loss_and_target(
-                ious, own, mask['mask_targets'], samples, gt_instances, self.train_cfg
+            losses['loss_mask_iou'] = self._mask_iou_loss(
+                ious, own, mask['mask_targets'], samples, gt_instances
             )
         return losses
+
+    def _mask_iou_loss(
+        self,
+        ious: Tensor,
+        own_logits: Tensor,
+        mask_targets: Tensor,
+        samples: list[SamplingResult],
+        gt_instances: InstanceList,
+    ) -> Tensor:
+        """Loss of the predicted IoUs ``(n,)``, in float32: targets divide by areas."""
+        ious, own_logits = at_least_float32(ious), at_least_float32(own_logits)
+        with float32_island(ious.device):
+            targets = self.mask_iou_head.get_targets(
+                samples, gt_instances, own_logits, mask_targets, self.train_cfg
+            )
+            # As the stock head: a mask that misses its object says nothing about how
+            # well IoUs are predicted. 0 / 0, where both are empty, is out too.
+            hits = targets > 0
+            # Asked in every process, whatever this one has.
+            share = process_share(hits.sum(), ious.device)
+            if not hits.any():
+                return ious.sum() * 0
+            return self.mask_iou_head.loss_iou(ious[hits], targets[hits]) * share
 
     def _sample(
         self, proposals: InstanceData, gt: InstanceData, ignored: InstanceData | None

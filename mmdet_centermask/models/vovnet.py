@@ -21,9 +21,10 @@ from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
+from .float32 import float32_island, run_in_float32
 from .pretrained import load_pretrained
+from .recompute import recompute
 
 
 class Arch(NamedTuple):
@@ -67,7 +68,11 @@ class EffectiveSE(nn.Module):
         self.fc = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * F.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+        # One number for a whole map: under autocast too, it is worth float32.
+        with float32_island(x.device):
+            mean = x.mean((2, 3), keepdim=True, dtype=self.fc.weight.dtype)
+            gate = F.hardsigmoid(self.fc(mean))
+        return x * gate.to(x.dtype)
 
 
 class DepthwiseSeparableConv(nn.Sequential):
@@ -151,6 +156,7 @@ class OSABlock(nn.Module):
         super().__init__()
         self.identity = identity
         self.with_cp = with_cp
+        self.deformable = conv_cfg is not None
         self.reduction: nn.Module = nn.Identity()
         width = in_channels
         if depthwise and in_channels != conv_channels:
@@ -174,14 +180,15 @@ class OSABlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self._aggregate, x, use_reentrant=False)
+            return recompute(self, self._aggregate, x)
         return self._aggregate(x)
 
     def _aggregate(self, x: Tensor) -> Tensor:
         features = [x]
         out = self.reduction(x)
         for layer in self.layers:
-            out = layer(out)
+            # mmcv's deformable convolution has no bfloat16.
+            out = run_in_float32(layer, out) if self.deformable else layer(out)
             features.append(out)
         out = self.ese(self.concat(torch.cat(features, dim=1)))
         return out + x if self.identity else out

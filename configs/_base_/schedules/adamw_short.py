@@ -1,7 +1,7 @@
 # From scratch within minutes on a CPU: AdamW with a cosine. Not from the paper.
 max_iters = 1200
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

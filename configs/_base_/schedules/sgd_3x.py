@@ -2,7 +2,7 @@
 # a thousandth, no weight decay on norms; 3x is 270,000 iterations.
 max_iters = 270000
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10000)
+train_cfg = dict(type='ResumableTrainLoop', max_iters=max_iters, val_interval=10000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,0 +1,155 @@
+"""Two ways to train one model, step by step on the same batches.
+
+Both are trained in turns within one run: what else the machine does hits both, so the
+ratio of their times holds where the times themselves wander, and the losses can be
+compared batch by batch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.registry import MODELS, PARAM_SCHEDULERS
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from .numbered_batch_sampler import number_batches, seed_by_place
+from .randomness import ITERATION, seed_randomness
+
+SMOOTHED = 20  # iterations that share a line of the table
+
+
+class Side(NamedTuple):
+    """One way to train."""
+
+    model: nn.Module
+    wrapper: OptimWrapper
+    schedulers: list[Any]
+
+
+class Curve(NamedTuple):
+    """What one way did, by iteration."""
+
+    losses: list[float]
+    seconds: list[float]
+    """Forward and backward pass and update, without loading data."""
+
+
+def compare_training(
+    cfgs: dict[str, Config], iterations: int, seed: int = 0
+) -> dict[str, Curve]:
+    """Train every config on the batches of the first, in turns.
+
+    Args:
+        cfgs: By name. They start from the same weights.
+        iterations: How many batches.
+        seed: Of weights, pictures and augmentation.
+    """
+    sides = {name: build_side(cfg, seed) for name, cfg in cfgs.items()}
+    curves = {name: Curve([], []) for name in cfgs}
+    batches = batches_of(next(iter(cfgs.values())), seed)
+    for iteration in range(iterations):
+        batch = next(batches)
+        names = list(sides)
+        # Whoever comes second finds the batch in the caches.
+        for name in names if iteration % 2 == 0 else reversed(names):
+            seed_randomness(seed, ITERATION, 0, iteration)
+            loss, seconds = timed_step(sides[name], batch)
+            curves[name].losses.append(loss)
+            curves[name].seconds.append(seconds)
+    return curves
+
+
+def build_side(cfg: Config, seed: int) -> Side:
+    """Model, optimizer and schedule as the runner would build them."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    torch.manual_seed(seed)
+    model = MODELS.build(deepcopy(cfg.model))
+    model.init_weights()
+    if torch.cuda.is_available():
+        model.cuda()
+    if 'channels_last' in cfg.get('default_hooks', {}):
+        model.to(memory_format=torch.channels_last)
+    wrapper = build_optim_wrapper(model, deepcopy(cfg.optim_wrapper))
+    scale = cfg.get('auto_scale_lr', {})
+    if scale.get('enable'):
+        for group in wrapper.param_groups:
+            group['lr'] *= cfg.train_dataloader.batch_size / scale.base_batch_size
+    schedulers = [
+        PARAM_SCHEDULERS.build(deepcopy(s), default_args=dict(optimizer=wrapper))
+        for s in cfg.get('param_scheduler') or []
+    ]
+    return Side(model.train(), wrapper, schedulers)
+
+
+def batches_of(cfg: Config, seed: int) -> Iterator[Any]:
+    """Batches as the training loop would load them."""
+    loader = Runner.build_dataloader(number_batches(cfg.train_dataloader), seed=seed)
+    seed_by_place(loader.dataset, seed)
+    while True:
+        yield from loader
+
+
+def timed_step(side: Side, batch: Any) -> tuple[float, float]:
+    """Take one step; return the loss and the seconds it took."""
+    start = clock()
+    losses = side.model.train_step(batch, side.wrapper)
+    seconds = clock() - start
+    for scheduler in side.schedulers:
+        scheduler.step()
+    return float(losses['loss']), seconds
+
+
+def clock() -> float:
+    """Seconds, with the work of a GPU done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def describe(curves: dict[str, Curve]) -> str:
+    """A table of times, and one of losses; the first curve is the base of ratios."""
+    base = statistics.median(next(iter(curves.values())).seconds)
+    lines = [f'{"step":<28}{"median s":>10}{"quartiles":>18}{"ratio":>8}']
+    for name, curve in curves.items():
+        low, median, high = statistics.quantiles(curve.seconds, n=4)
+        spread = f'{low:.3f} .. {high:.3f}'
+        lines.append(f'{name:<28}{median:>10.3f}{spread:>18}{base / median:>7.2f}x')
+    lines += [
+        '',
+        f'{"mean loss of iterations":<28}' + ''.join(map('{:>26}'.format, curves)),
+    ]
+    count = len(next(iter(curves.values())).losses)
+    for start in range(0, count, SMOOTHED):
+        stop = min(start + SMOOTHED, count)
+        means = [statistics.fmean(c.losses[start:stop]) for c in curves.values()]
+        lines.append(
+            f'{f"{start + 1} to {stop}":<28}' + ''.join(map('{:>26.4f}'.format, means))
+        )
+    return '\n'.join(lines)
+
+
+def plot(curves: dict[str, Curve], path: str) -> None:
+    """Draw the losses of both over the iterations into a PNG."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for name, curve in curves.items():
+        axes.plot(range(1, len(curve.losses) + 1), curve.losses, label=name, alpha=0.7)
+    axes.set(xlabel='iteration', ylabel='loss', ylim=(0, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
