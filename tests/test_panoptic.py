@@ -200,6 +200,13 @@ def test_counts_that_differ_are_named(options, message):
         MODELS.build(quickstart(**options))
 
 
+@pytest.mark.parametrize('mask_format', ['rle', 'roi'])
+def test_fusion_needs_bitmaps(mask_format):
+    message = f"mask_format='{mask_format}', but the fusion"
+    with torch.device('meta'), pytest.raises(ValueError, match=message):
+        MODELS.build(quickstart(test_cfg__rcnn__mask_format=mask_format))
+
+
 # The reference's numbers.
 
 
