@@ -21,10 +21,10 @@ from mmdet_centermask.benchmark import conv_peak
 from mmdet_centermask.benchmark.any_config import find_any_config
 from mmdet_centermask.benchmark.complexity import flops_of, parameters_of
 from mmdet_centermask.benchmark.detector import build_detector, without_pretrained
+from mmdet_centermask.benchmark.measure import network_share, ratio, summary
+from mmdet_centermask.benchmark.measure_report import speed_table, stage_table
 from mmdet_centermask.benchmark.new_process import in_new_process, peak_memory_mb
 from mmdet_centermask.benchmark.pictures import network_shape, noise
-from mmdet_centermask.benchmark.speed import network_share, ratio, summary
-from mmdet_centermask.benchmark.speed_report import speed_table, stage_table
 from mmdet_centermask.benchmark.stages import StageClock, stage_seconds
 from mmdet_centermask.benchmark.stock_style import in_stock_style
 from mmdet_centermask.benchmark.timing import quartiles, take_turns

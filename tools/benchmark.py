@@ -46,8 +46,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     # Only now, so that `-h` is quick and needs no torch.
-    from mmdet_centermask.benchmark.speed import benchmark
-    from mmdet_centermask.benchmark.speed_report import speed_report
+    from mmdet_centermask.benchmark.measure import benchmark
+    from mmdet_centermask.benchmark.measure_report import speed_report
     from mmdet_centermask.benchmark.workload import Workload
     from mmdet_centermask.experiment import ExperimentError
 

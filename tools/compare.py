@@ -55,7 +55,7 @@ def main() -> None:
     from mmdet_centermask.benchmark.comparison import compare, find_data, parse_entrant
     from mmdet_centermask.benchmark.comparison_report import write_comparison
     from mmdet_centermask.benchmark.hardware import hardware
-    from mmdet_centermask.benchmark.speed_report import machine_line
+    from mmdet_centermask.benchmark.measure_report import machine_line
     from mmdet_centermask.benchmark.workload import Workload
     from mmdet_centermask.experiment import ExperimentError
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from ..experiment import ExperimentError, check_checkpoint
+from ..experiment import ExperimentError, build_runner, check_checkpoint, enable_fast
 from .any_config import find_any_config
 from .cpu_budget_hook import average_precisions
 from .detector import without_pretrained
@@ -180,13 +179,9 @@ def evaluate(entrant: Entrant, data: Data) -> tuple[float, float]:
     cfg = on_data(Config.fromfile(entrant.config), data)
     cfg.load_from = entrant.checkpoint
     cfg.work_dir = str(Path('work_dirs') / 'compare' / Path(entrant.config).stem)
-    runner = Runner.from_cfg(cfg)
     if entrant.mode == 'fast':
-        from mmdet_centermask import optimize
-
-        runner.load_or_resume()
-        runner.model = optimize(runner.model, precision='auto', compile=False)
-    return average_precisions(runner.test())
+        enable_fast(cfg)
+    return average_precisions(build_runner(cfg).test())
 
 
 def on_data(cfg: Config, data: Data) -> Config:

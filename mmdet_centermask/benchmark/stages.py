@@ -133,7 +133,8 @@ def modules_at(model: nn.Module, path: str) -> list[nn.Module]:
 @contextmanager
 def watched_module(module: nn.Module, stage: str, stages: StageClock) -> Iterator[None]:
     handles = [
-        module.register_forward_pre_hook(lambda *_: stages.enter(stage)),
+        # Before hooks that prepare the inputs, after those that finish the outputs.
+        module.register_forward_pre_hook(lambda *_: stages.enter(stage), prepend=True),
         module.register_forward_hook(lambda *_: stages.leave()),
     ]
     yield

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..speed import optimize
 from .complexity import flops_of, parameters_of
 from .detector import build_detector
 from .new_process import in_new_process, peak_memory_mb
@@ -78,8 +79,6 @@ def make_ready(workload: Workload) -> Ready:
     parameters = parameters_of(model)
     flops = flops_of(partial(model.test_step, first)) // len(first['inputs'])
     if workload.mode == 'fast':
-        from mmdet_centermask import optimize
-
         model = optimize(model, precision='auto', compile=False)
     calls = [torch.no_grad()(partial(model.test_step, data)) for data in batches]
     shape = first['data_samples'][0].img_shape[:2]

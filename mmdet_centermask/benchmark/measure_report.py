@@ -1,4 +1,4 @@
-"""Tables of what :mod:`.speed` measures."""
+"""Tables of what :mod:`.measure` measures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .markdown import markdown_table
-from .speed import Row
+from .measure import Row
 from .stages import STAGES
 
 
@@ -14,7 +14,7 @@ def speed_report(found: Mapping[str, Any], stages: bool) -> str:
     """What was measured, on what, as Markdown.
 
     Args:
-        found: Of :func:`~.speed.benchmark`.
+        found: Of :func:`~.measure.benchmark`.
         stages: Also where the time goes.
     """
     parts = [

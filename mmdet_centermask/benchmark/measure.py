@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 
+from ..speed.precision import choose_precision
 from .any_config import find_any_config
 from .conv_peak import conv_peaks
 from .hardware import hardware
@@ -24,7 +25,7 @@ Stages = list[dict[str, float]]
 def benchmark(
     configs: Sequence[str], workload: Workload, modes: Sequence[str], rounds: int
 ) -> dict[str, Any]:
-    """What :mod:`.speed_report` prints.
+    """What :mod:`.measure_report` prints.
 
     Args:
         configs: Names or paths.
@@ -83,12 +84,19 @@ def measure(
         row |= network_share(
             row['stages_ms'],
             row['flops'] * workload.batch,
-            peaks['float32'] if mode != 'fast' else max(peaks.values()),
+            peaks[number_format(mode)],
         )
         row['ratio'] = ratio(seconds[modes[0]], seconds[mode])
         row['memory_mb'] = memory_of(workload._replace(mode=mode))
         rows.append(row)
     return rows
+
+
+def number_format(mode: str) -> str:
+    """Of the network's convolutions."""
+    if mode != 'fast':
+        return 'float32'
+    return str(choose_precision(torch.device(get_device())).dtype)[len('torch.') :]
 
 
 def describe(workload: Workload, ready: Ready) -> Row:
