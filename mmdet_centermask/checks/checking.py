@@ -13,7 +13,7 @@ from mmengine.config import Config
 from .annotation_file import AnnotationFileError, read_annotations, read_categories
 from .annotation_table import AnnotationTable, Track, make_table
 from .classes import check_counts, check_names, labels_of
-from .finding import SEVERITIES, Finding
+from .finding import RUN_WIDE, SEVERITIES, Finding
 from .pictures import check_pictures
 from .rules import apply_rules
 from .sources import SPLITS, Source, find_sources
@@ -76,8 +76,13 @@ def check_config(
         if report in labelled:
             report.findings += check_labels(report, labelled[0])
         report.findings += check_evaluated_images(report, reports)
-        report.findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+        report.findings.sort(key=urgency)
     return reports, left_out
+
+
+def urgency(finding: Finding) -> tuple[bool, int]:
+    """What concerns the whole file first, then the severest."""
+    return finding.subject not in RUN_WIDE, SEVERITIES.index(finding.severity)
 
 
 def check_source(source: Source, depth: Depth, track: Track) -> FileReport:

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from ..experiment import ExperimentError
 from .checking import FileReport, check_config
-from .finding import Finding
+from .finding import RUN_WIDE, Finding
 from .report import in_one_line, totals
 
 LEVELS = {'error': logging.ERROR, 'warning': logging.WARNING}
@@ -81,6 +81,6 @@ def first_fatal(reports: Sequence[FileReport]) -> Finding | None:
     """The first error that makes the whole run meaningless."""
     for report in reports:
         for finding in report.findings:
-            if finding.severity == 'error' and finding.subject in ('classes', 'file'):
+            if finding.severity == 'error' and finding.subject in RUN_WIDE:
                 return finding
     return None

@@ -60,7 +60,6 @@ def draw_offender(report: FileReport, finding: Finding, row: int) -> Image.Image
         [row] if finding.subject == 'annotation' else np.flatnonzero(table.image == row)
     )
     canvas = open_canvas(table, source.folder, image)
-    scale = canvas.scale
     for annotation in rows:
         draw_mask(canvas, table, int(annotation))
     for annotation in rows:
@@ -68,7 +67,7 @@ def draw_offender(report: FileReport, finding: Finding, row: int) -> Image.Image
     canvas.rectangle(np.array([0, 0, *table.image_sizes[image]]), FRAME)
     name = finding.offenders[list(finding.rows).index(row)]
     text = f'{finding.what}: {finding.subject} {name}, {table.file_name(image)}'
-    canvas.draw.text((4, 4), f'{text} (1:{1 / scale:.2g})', TEXT)
+    canvas.draw.text((4, 4), text, TEXT)
     return canvas.drawing
 
 

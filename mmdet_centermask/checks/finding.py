@@ -12,6 +12,8 @@ Severity = Literal['error', 'warning', 'info']
 # info: nothing wrong, but good to know.
 SEVERITIES: tuple[Severity, ...] = ('error', 'warning', 'info')
 Subject = Literal['annotation', 'image', 'category', 'classes', 'file']
+# Subjects that say nothing about single items; an error there spoils a whole run.
+RUN_WIDE: tuple[Subject, ...] = ('classes', 'file')
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from .checking import FileReport
-from .finding import SEVERITIES, Finding
+from .finding import RUN_WIDE, SEVERITIES, Finding
 
 WIDTH = 88
 SHOWN = 5  # offenders in a line
@@ -21,13 +21,23 @@ def as_table(report: FileReport) -> str:
         return '\n'.join([*lines, '  nothing to mend'])
     lines.append(f'{"severity":8} {"count":>6} finding')
     for finding in report.findings:
-        lines.append(f'{finding.severity:8} {finding.count:6} {finding.what}')
-        if finding.subject in ('annotation', 'image', 'category'):
-            lines.append(f'{INDENT}{examples(finding)}')
-        lines += textwrap.wrap(
-            f'-> {finding.mend}', WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
-        )
+        lines += wrapped(finding.what, f'{finding.severity:8} {finding.count:6} ')
+        if finding.subject not in RUN_WIDE:
+            lines += wrapped(examples(finding), INDENT)
+        lines += wrapped(f'-> {finding.mend}', INDENT)
     return '\n'.join(lines)
+
+
+def wrapped(text: str, start: str) -> list[str]:
+    """Lines of `text` behind `start`, as long as `INDENT`."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def examples(finding: Finding) -> str:
@@ -44,7 +54,7 @@ def plural(subject: str) -> str:
 
 def in_one_line(finding: Finding) -> str:
     """For a log or an error message."""
-    if finding.subject in ('classes', 'file'):
+    if finding.subject in RUN_WIDE:
         return f'{finding.what}: {finding.mend}'
     return f'{finding.count} x {finding.what} ({examples(finding)}): {finding.mend}'
 
