@@ -14,6 +14,8 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from ..models.rle_masks import RLEMask
+
 
 def scores_of(instances: InstanceData) -> Tensor:
     """``(n,)`` what ranks the instances: ``mask_scores``, or ``scores`` without."""
@@ -28,7 +30,7 @@ def best_first(instances: InstanceData) -> InstanceData:
 def mask_of(instances: InstanceData, number: int) -> np.ndarray:
     """``(H, W)`` uint8, 1 inside the mask of the `number`-th instance."""
     mask: Any = instances.masks[number]
-    return mask.to_array() if isinstance(mask, dict) else mask.byte().numpy()
+    return mask.to_array() if isinstance(mask, RLEMask) else mask.byte().numpy()
 
 
 def extent_of(instances: InstanceData, number: int) -> tuple[int, int, int, int]:

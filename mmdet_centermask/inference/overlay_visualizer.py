@@ -207,13 +207,13 @@ def draw_labels(
     """
     size = font_size(image)
     shapes = [letters_of(text, size).shape[::-1] for text in texts]
-    sizes = np.array(shapes).reshape(-1, 2)
+    sizes: np.ndarray = np.array(shapes).reshape(-1, 2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     drawn = np.arange(len(boxes))
     if len(boxes) > CROWD:
         drawn = np.flatnonzero(areas >= ROOM_FOR_LABEL * sizes.prod(1))
     places = place_labels(boxes[drawn], sizes[drawn], *image.shape[:2])
-    for i, place in zip(drawn, places, strict=True):
+    for i, place in zip(drawn.tolist(), places, strict=True):
         if place is not None:
             x, y = place
             plate = plate_of(texts[i], size, colours[i])
