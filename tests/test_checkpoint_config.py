@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from tiny_centermask import CONFIGS
 
+from mmdet_centermask.convert.sources import Pixels
 from mmdet_centermask.experiment import ExperimentError
 from mmdet_centermask.inference.checkpoint_config import (
     config_of_checkpoint,
@@ -75,10 +79,17 @@ def test_the_message_hub_comes_first():
 
 
 def test_the_converter_names_a_config():
-    meta = dict(config='centermask-lite_v19-slim-dw_fpn_ms-4x_coco.py', num_classes=7)
+    """And says what the network was trained on; here as for LIVECell."""
+    pixels = asdict(Pixels(mean=(128.0,) * 3, std=(11.578,) * 3))
+    name = 'centermask-lite_v19-slim-dw_fpn_ms-4x_coco.py'
+    meta = dict(config=name, num_classes=7, pixels=pixels)
     cfg = config_of_checkpoint(dict(meta=meta), 'a.pth')
     assert cfg.model.backbone.arch == 'V-19-slim-dw'
     assert cfg.model.num_classes == 7
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    assert preprocessor.mean.flatten().tolist() == [128.0] * 3
+    assert preprocessor.std.flatten().tolist() == pytest.approx([11.578] * 3)
+    assert preprocessor._channel_conversion is False
 
 
 def test_weights_alone_say_what_is_missing():

@@ -67,6 +67,7 @@ def test_meta(lite, tmp_path):
     names = meta['dataset_meta']['classes']
     assert len(names) == meta['num_classes'] == 80
     assert (names[0], names[2], names[79]) == ('person', 'car', 'toothbrush')
+    assert meta['config'] == Path(LITE).name
     assert meta['notes'] == report.notes == [f'config: {Path(LITE).name}']
 
 

@@ -240,6 +240,24 @@ def test_config_by_name_needs_its_weights_to_fit(checkpoint):
         CenterMaskInferencer('no.pth')
 
 
+def test_config_options(checkpoint):
+    """Pictures at half the size, and fewer answers."""
+    options = {
+        'model.test_cfg.bbox.max_per_img': 3,
+        'test_dataloader.dataset.pipeline.1.scale_factor': 0.5,
+    }
+    made = CenterMaskInferencer(
+        checkpoint, fast=False, show_progress=False, cfg_options=options
+    )
+    assert made.pipeline(noise(96, 128))['inputs'].shape == (3, 48, 64)
+    (found,) = made.stream(noise(96, 128), score_thr=-1.0)
+    assert 0 < len(found.instances) <= 3
+    assert found.instances.masks.size == (96, 128)
+    with pytest.raises(ExperimentError, match='cfg_options: .*99'):
+        bad = {'test_dataloader.dataset.pipeline.99.scale_factor': 1}
+        CenterMaskInferencer(checkpoint, fast=False, cfg_options=bad)
+
+
 def test_config_by_path_with_weights_without_classes(tmp_path, checkpoint):
     """Class names come from the config then, as far as it has them."""
     cfg = Config.fromfile(QUICKSTART)

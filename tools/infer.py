@@ -49,6 +49,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--no-fast', action='store_true', help='float32, as in training'
     )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override config fields, such as model.test_cfg.bbox.max_per_img=400',
+    )
     parser.add_argument('--show', action='store_true', help='show overlays in a window')
     return parser.parse_args(argv)
 

@@ -51,10 +51,14 @@ def config_of_checkpoint(checkpoint: dict, path: str) -> Config:
 
 
 def converted_config(meta: dict) -> Config:
-    """The package's own config that `tools/convert_checkpoint.py` named."""
+    """The package's own config that `tools/convert_checkpoint.py` named.
+
+    With what it found out about the file: how many classes, and which pixels.
+    """
     cfg = Config.fromfile(find_config(meta['config']))
     if meta.get('num_classes') is not None:
         cfg.model.num_classes = meta['num_classes']
+    cfg.model.data_preprocessor.update(meta.get('pixels', {}))
     return cfg
 
 

@@ -10,10 +10,15 @@ from contextlib import closing, suppress
 
 import cv2
 
-from ..experiment import ExperimentError
-from .inferencer import CHECKPOINTS, CenterMaskInferencer
+from ..experiment import ExperimentError, parse_cfg_options
+from .inferencer import CenterMaskInferencer
+from .model_source import CHECKPOINTS
 from .prediction import Prediction
 from .sources import Skipped, Source, find_sources
+
+RUN_OPTIONS = (
+    'out_dir', 'save', 'attention', 'ann_file', 'show', 'batch_size', 'score_thr',
+)  # fmt: skip
 
 
 def infer(args: argparse.Namespace) -> None:
@@ -36,11 +41,10 @@ def infer(args: argparse.Namespace) -> None:
         args.device,
         fast=not args.no_fast,
         color_by=args.color_by,
+        cfg_options=parse_cfg_options(args.cfg_options or []),
     )
     tally = Tally(inferencer.visualizer.dataset_meta['classes'])
-    options = ('out_dir', 'save', 'attention', 'ann_file', 'show')
-    options += ('batch_size', 'score_thr')
-    chosen = {name: getattr(args, name) for name in options}
+    chosen = {name: getattr(args, name) for name in RUN_OPTIONS}
     try:
         with (
             suppress(KeyboardInterrupt),

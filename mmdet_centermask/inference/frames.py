@@ -141,11 +141,11 @@ def read_video(source: Source) -> Iterator[Frame | Skipped]:
     OpenCV fails on a damaged frame and may succeed on the next, so that a failure
     is the end only where no more frames are promised.
     """
-    is_camera = isinstance(source.where, int)
-    capture = cv2.VideoCapture(source.where if is_camera else str(source.where))
+    where = source.where if isinstance(source.where, int) else str(source.where)
+    capture = cv2.VideoCapture(where)
     try:
         if not capture.isOpened():
-            kind = 'camera' if is_camera else 'video'
+            kind = 'camera' if isinstance(where, int) else 'video'
             yield Skipped(source.shown, f'this {kind} cannot be opened')
             return
         yield from read_capture(source, capture)

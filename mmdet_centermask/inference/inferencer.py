@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,35 +15,37 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import InstanceData
-from rich.progress import track
 from torch import nn
 
-from ..experiment import check_checkpoint
+from ..models.centermask_roi_head import CenterMaskRoIHead
 from ..speed import optimize
 from .attention_probe import AttentionProbe
 from .background import in_background
-from .checkpoint_config import config_of_checkpoint
-from .fitting import check_weights, classes_of, config_path, read_checkpoint
-from .frames import Frame, decode_with, frame_count, read_frames
+from .frames import Frame, decode_with, read_frames
 from .instances import best_first, rles_of, scores_of
+from .model_source import check_weights, classes_of, read_model
 from .outputs import Outputs
 from .overlay_visualizer import OverlayVisualizer
 from .prediction import Prediction
+from .progress import with_progress
 from .sources import Input, Skipped, Source, find_sources
 
-CHECKPOINTS = ('.pth', '.pt')
-ANNOTATION_LOADERS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 # Batches that wait between decoding, network and drawing.
 DEPTH = 2
-# Milliseconds would do, but a window needs some time to paint itself.
+# More than a trained mask-IoU head, which is not clamped, ever predicts.
+HIGHEST_IOU = 1.25
+# A window needs a moment to paint itself; 0 would wait for a key.
 SHOW_SECONDS = 0.001
+
+Inputs = Input | Sequence[Input]
+Results = Generator[Prediction | Skipped, None, None]
 
 
 class CenterMaskInferencer(DetInferencer):
     """MMDetection's inferencer, for videos too, and with masks in mind.
 
     Scores are mask scores throughout. What cannot be read is reported among the
-    results and stops nothing.
+    results and stops nothing. Inputs are those of :func:`find_sources`.
 
     Args:
         model: Name or path of a config, or a checkpoint alone, which carries its
@@ -54,6 +56,7 @@ class CenterMaskInferencer(DetInferencer):
         color_by: Overlays by ``'object'`` or by ``'class'``.
         palette: Of the classes, as in ``DetInferencer``.
         show_progress: Show a progress bar.
+        cfg_options: Fields of the config to override, ``{'a.b': 1}``.
 
     Raises:
         ExperimentError: No such config or checkpoint, or they do not fit together.
@@ -68,35 +71,16 @@ class CenterMaskInferencer(DetInferencer):
         color_by: str = 'object',
         palette: str = 'none',
         show_progress: bool = True,
+        cfg_options: dict[str, Any] | None = None,
     ) -> None:
-        if isinstance(model, (str, PathLike)):
-            model = fspath(model)
-            if model.endswith(CHECKPOINTS) and weights is None:
-                model, weights = None, model
-            else:
-                model = config_path(model)
-        if weights is not None:
-            weights = fspath(weights)
-            check_checkpoint('checkpoint', weights)
+        cfg, self._checkpoint = read_model(model, weights, cfg_options or {})
         self.color_by = color_by
+        # The checkpoint is read already, and need not be once more.
         super().__init__(
-            model, weights, device, palette=palette, show_progress=show_progress
+            cfg, None, device, palette=palette, show_progress=show_progress
         )
         if fast:
             self.model: nn.Module = optimize(self.model)
-
-    def _init_model(
-        self, cfg: Config, weights: str | None, device: str = 'cpu'
-    ) -> nn.Module:
-        """As stock, but no checkpoint's config is executed."""
-        self._checkpoint = None if weights is None else read_checkpoint(weights)
-        if not cfg and weights is not None:
-            cfg.update(config_of_checkpoint(self._checkpoint, weights).to_dict())
-        if cfg.model.type == 'CenterMask':
-            # Hundreds of masks of a large picture would be gigabytes as bitmaps.
-            cfg.model.test_cfg.rcnn.mask_format = 'rle'
-        # The file is read already, and need not be once more.
-        return super()._init_model(cfg, None, device)
 
     def _load_weights_to_model(
         self, model: Any, checkpoint: dict | None, cfg: Config
@@ -114,11 +98,7 @@ class CenterMaskInferencer(DetInferencer):
             model.dataset_meta['classes'] = classes
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        """As stock, without the loading of annotations, which there are none of."""
-        dataset = cfg.test_dataloader.dataset
-        dataset.pipeline = [
-            step for step in dataset.pipeline if step['type'] not in ANNOTATION_LOADERS
-        ]
+        """As stock; pictures are decoded as its loader would, but before it."""
         pipeline = super()._init_pipeline(cfg)
         loader = next(t for t in pipeline.transforms if isinstance(t, InferencerLoader))
         self.decode = decode_with(
@@ -137,10 +117,7 @@ class CenterMaskInferencer(DetInferencer):
         visualizer.dataset_meta = self.model.dataset_meta
         return visualizer
 
-    def _inputs_to_list(
-        self, inputs: Input | Sequence[Input]
-    ) -> list[Source | Skipped]:
-        """What :func:`find_sources` finds."""
+    def _inputs_to_list(self, inputs: Inputs) -> list[Source | Skipped]:
         return find_sources(inputs)
 
     def preprocess(
@@ -189,6 +166,10 @@ class CenterMaskInferencer(DetInferencer):
         Returns:
             On the CPU, instances best first.
         """
+        roi_head = getattr(self.model, 'roi_head', None)
+        if isinstance(roi_head, CenterMaskRoIHead):
+            # What cannot come to that mask score need not have a mask.
+            roi_head.test_cfg.score_thr = score_thr / HIGHEST_IOU
         with probe.watching() if probe else nullcontext():
             samples = super().forward(inputs)
         for sample in samples:
@@ -201,18 +182,17 @@ class CenterMaskInferencer(DetInferencer):
 
     def stream(
         self,
-        inputs: Input | Sequence[Input],
+        inputs: Inputs,
         batch_size: int = 1,
         score_thr: float = 0.3,
         attention: bool = False,
-    ) -> Generator[Prediction | Skipped, None, None]:
+    ) -> Results:
         """Predict frame after frame, in order, without end for a camera.
 
         Decoding, the network and the caller's work on what is yielded run side by
         side, a few batches apart.
 
         Args:
-            inputs: As for :func:`find_sources`.
             batch_size: Frames that pass the network together.
             score_thr: Least mask score.
             attention: Add what :class:`AttentionProbe` sees.
@@ -242,7 +222,7 @@ class CenterMaskInferencer(DetInferencer):
 
     def run(
         self,
-        inputs: Input | Sequence[Input],
+        inputs: Inputs,
         out_dir: str | PathLike = '',
         save: Sequence[str] = ('overlay', 'coco'),
         attention: bool = False,
@@ -250,11 +230,10 @@ class CenterMaskInferencer(DetInferencer):
         show: bool = False,
         draw: bool = False,
         **options: Any,
-    ) -> Generator[Prediction | Skipped, None, None]:
+    ) -> Results:
         """Predict, draw and write, frame after frame.
 
         Args:
-            inputs: As for :func:`find_sources`.
             out_dir: Folder of the files; none are written without.
             save: Which, of :data:`~.outputs.FORMATS`.
             attention: Draw attention maps and levels too, into the folder `attention`.
@@ -268,7 +247,9 @@ class CenterMaskInferencer(DetInferencer):
         outputs = Outputs(out_dir, save, classes, ann_file)
         stream = self.stream(sources, attention=attention, **options)
         with closing(outputs), closing(stream):
-            for item in self._with_progress(stream, sources):
+            for item in (
+                with_progress(stream, sources) if self.show_progress else stream
+            ):
                 if isinstance(item, Prediction):
                     frame, sample = item.frame, item.sample
                     if draw or show or 'overlay' in outputs.formats:
@@ -277,18 +258,6 @@ class CenterMaskInferencer(DetInferencer):
                         (item.attention,) = self.visualize([frame], [sample], True)
                     yield from outputs.add(item)
                 yield item
-
-    def _with_progress(
-        self,
-        stream: Iterator[Prediction | Skipped],
-        sources: Sequence[Source | Skipped],
-    ) -> Iterable[Prediction | Skipped]:
-        if not self.show_progress:
-            return stream
-        counts = [frame_count(source) for source in sources]
-        known = [count for count in counts if count is not None]
-        total = sum(known) if len(known) == len(counts) else None
-        return track(stream, description='Inference', total=total)
 
     def visualize(
         self,
@@ -326,7 +295,7 @@ class CenterMaskInferencer(DetInferencer):
 
     def __call__(
         self,
-        inputs: Input | Sequence[Input],
+        inputs: Inputs,
         batch_size: int = 1,
         return_vis: bool = False,
         return_datasamples: bool = False,
@@ -335,8 +304,8 @@ class CenterMaskInferencer(DetInferencer):
         """Predict all inputs and give everything at once.
 
         Args:
-            inputs: As for :func:`find_sources`; for a camera, which never ends, there
-                are :meth:`run` and :meth:`stream`.
+            inputs: No camera, which never ends: for that there are :meth:`run` and
+                :meth:`stream`.
             batch_size: Frames that pass the network together.
             return_vis: Give the overlays, too.
             return_datasamples: Give ``DetDataSample`` instead of dicts.

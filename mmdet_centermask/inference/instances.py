@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from torch import Tensor
+
+from ..models.rle_masks import RLEMask
 
 
 def scores_of(instances: InstanceData) -> Tensor:
@@ -27,7 +30,17 @@ def best_first(instances: InstanceData) -> InstanceData:
 def mask_of(instances: InstanceData, number: int) -> np.ndarray:
     """``(H, W)`` uint8, 1 inside the mask of the `number`-th instance."""
     mask: Any = instances.masks[number]
-    return mask.to_array() if isinstance(mask, dict) else mask.byte().numpy()
+    return mask.to_array() if isinstance(mask, RLEMask) else mask.byte().numpy()
+
+
+def extent_of(instances: InstanceData, number: int) -> tuple[int, int, int, int]:
+    """x, y, width and height of the `number`-th mask; zeros if it is empty."""
+    mask: Any = instances.masks[number]
+    if isinstance(mask, dict):
+        x, y, width, height = (int(side) for side in coco_mask.toBbox(dict(mask)))
+        return x, y, width, height
+    x, y, width, height = cv2.boundingRect(mask.byte().numpy())
+    return x, y, width, height
 
 
 def rles_of(instances: InstanceData) -> list[dict[str, Any]]:

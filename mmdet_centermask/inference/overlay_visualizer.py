@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer, get_palette
 from mmengine.structures import InstanceData, PixelData
 
-from .instances import best_first, mask_of, scores_of
+from .instances import best_first, extent_of, mask_of, scores_of
 from .label_plates import letters_of, place_labels, plate_of
 from .object_colours import assign_colours, distinct_colours
 
@@ -97,7 +97,7 @@ class OverlayVisualizer(DetLocalVisualizer):
         # Things are numbered from INSTANCE_OFFSET on; the number of classes is void.
         stuff = np.unique(segments[segments < len(classes)])
         for number, colour in zip(stuff, class_colours(palette, stuff), strict=True):
-            blend(image, segments == number, colour, STUFF_OPACITY)
+            blend(image, np.uint8(segments == number), colour, STUFF_OPACITY)
         return image
 
     def _colours_of(self, instances: InstanceData, palette: Any) -> np.ndarray:
@@ -175,10 +175,10 @@ def label_texts(instances: InstanceData, classes: Sequence[str] | None) -> list[
 def blend(
     image: np.ndarray, mask: np.ndarray, colour: np.ndarray, opacity: float
 ) -> None:
-    """Tint the pixels of ``mask`` ``(H, W)`` bool in place."""
-    layer = np.full_like(image, colour)
-    tinted = cv2.addWeighted(image, 1 - opacity, layer, opacity, 0)
-    np.copyto(image, tinted, where=mask[..., None])
+    """Tint the pixels of ``mask`` ``(H, W)`` uint8 in place."""
+    levels = np.arange(256)[:, None] * (1 - opacity) + opacity * np.asarray(colour)
+    table = np.rint(levels).astype(np.uint8)[None]
+    cv2.copyTo(cv2.LUT(image, table), mask, image)
 
 
 def draw_masks(
@@ -186,13 +186,12 @@ def draw_masks(
 ) -> None:
     """Tint and outline every mask in place, large ones first."""
     boxes = instances.bboxes.numpy()
-    for i in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1)):
-        mask = mask_of(instances, int(i))
-        x, y, width, height = cv2.boundingRect(mask)
+    for i in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1)).tolist():
+        mask, (x, y, width, height) = mask_of(instances, i), extent_of(instances, i)
         rows, columns = slice(y, y + height), slice(x, x + width)
-        blend(image[rows, columns], mask[rows, columns] > 0, colours[i], MASK_OPACITY)
+        blend(image[rows, columns], mask[rows, columns], colours[i], MASK_OPACITY)
         outlines = cv2.findContours(
-            mask[rows, columns], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+            mask[rows, columns], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
         )[0]
         cv2.drawContours(
             image, outlines, -1, colours[i].tolist(), line, cv2.LINE_AA, offset=(x, y)
@@ -208,13 +207,13 @@ def draw_labels(
     """
     size = font_size(image)
     shapes = [letters_of(text, size).shape[::-1] for text in texts]
-    sizes = np.array(shapes).reshape(-1, 2)
+    sizes: np.ndarray = np.array(shapes).reshape(-1, 2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     drawn = np.arange(len(boxes))
     if len(boxes) > CROWD:
         drawn = np.flatnonzero(areas >= ROOM_FOR_LABEL * sizes.prod(1))
     places = place_labels(boxes[drawn], sizes[drawn], *image.shape[:2])
-    for i, place in zip(drawn, places, strict=True):
+    for i, place in zip(drawn.tolist(), places, strict=True):
         if place is not None:
             x, y = place
             plate = plate_of(texts[i], size, colours[i])
