@@ -12,9 +12,11 @@ import torch
 from exported_tiny import finder, real_pictures, write_network
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from onnx import numpy_helper
 from test_exportable_centermask import deformable_model
-from tiny_centermask import tiny_config, tiny_model
+from tiny_centermask import tiny_config
+from torch import nn
 
 from mmdet_centermask.deploy.export_folder import write_folder
 from mmdet_centermask.deploy.parity import TorchPredictor, difference
@@ -51,7 +53,7 @@ def file(exported) -> onnx.ModelProto:
     return onnx.load(exported.folder / 'model.onnx')
 
 
-def reference(model: torch.nn.Module, folder) -> TorchPredictor:
+def reference(model: nn.Module, folder) -> TorchPredictor:
     return TorchPredictor(model, json.loads((folder / 'model.json').read_text()))
 
 
@@ -154,51 +156,44 @@ def test_nothing_found(exported, file, runtime, tmp_path):
     )
 
 
-def resnet() -> ConfigDict:
-    """Narrow heads on the stock ResNet-18, 80 classes."""
-    backbone = dict(
+def deformable() -> tuple[nn.Module, ConfigDict, tuple[str, ...]]:
+    """DCNv2 in VoVNet, one class."""
+    cfg = tiny_config(
+        1,
+        backbone__arch='V-19-slim',
+        backbone__dcn=dict(type='DCNv2', deform_groups=1),
+        backbone__stage_with_dcn=(False, True, True, True),
+    )
+    return deformable_model(), cfg, ('nucleus',)
+
+
+def deep_on_resnet() -> tuple[nn.Module, ConfigDict, tuple[str, ...]]:
+    """The four convs a head of CenterMask, on the stock ResNet-18, 80 classes."""
+    cfg = tiny_config(
+        80,
+        neck__in_channels=[128, 256, 512],
+        bbox_head__stacked_convs=4,
+        roi_head__mask_head__num_convs=4,
+        roi_head__mask_iou_head__num_convs=4,
+    )
+    cfg.backbone = dict(
         type='ResNet',
         depth=18,
         out_indices=(1, 2, 3),
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
-        init_cfg=None,
     )
-    cfg = tiny_config(80, neck__in_channels=[128, 256, 512])
-    cfg.backbone = backbone
-    return cfg
-
-
-OTHERS = ('resnet', 'dcn', 'centermask')
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return finder(model, scale=0.1), cfg, tuple(map(str, range(80)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', OTHERS)
-def test_other_networks(kind, tmp_path):
-    """ResNet with 80 classes, DCNv2 with one, the deep heads of CenterMask."""
-    if kind == 'dcn':
-        model, classes = deformable_model(), ('nucleus',)
-        cfg = tiny_config(
-            1,
-            backbone__arch='V-19-slim',
-            backbone__dcn=dict(type='DCNv2', deform_groups=1),
-            backbone__stage_with_dcn=(False, True, True, True),
-        )
-    elif kind == 'resnet':
-        tiny_model()  # sets the scope
-        torch.manual_seed(0)
-        cfg = resnet()
-        model = MODELS.build(cfg)
-        model.init_weights()
-        model, classes = finder(model, scale=0.1), tuple(map(str, range(80)))
-    else:
-        deep = dict(
-            bbox_head__stacked_convs=4,
-            roi_head__mask_head__num_convs=4,
-            roi_head__mask_iou_head__num_convs=4,
-        )
-        cfg = tiny_config(3, **deep)
-        model, classes = finder(tiny_model(3, **deep)), ('a', 'b', 'c')
+@pytest.mark.parametrize('network', [deformable, deep_on_resnet])
+def test_other_networks(network, tmp_path):
+    model, cfg, classes = network()
     files = write_network(tmp_path, model, cfg, classes)
     write_folder(load_trained(*map(str, files)), tmp_path / 'folder')
     used = {n.op_type for n in onnx.load(tmp_path / 'folder/model.onnx').graph.node}

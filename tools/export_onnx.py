@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     for path in sorted(args.out_dir.glob('*.*')):
-        print(f'{path}  {path.stat().st_size / 1e6:.1f} MB')
+        print(f'{path}  {path.stat().st_size / 1000:.0f} kB')
     return 0 if offered else 1
 
 

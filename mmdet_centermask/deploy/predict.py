@@ -1,13 +1,10 @@
 """Find objects in pictures with an exported CenterMask.
 
 Stands alone beside model.onnx and model.json: numpy, Pillow and onnxruntime (or
-openvino) are all it needs.
-
-    python predict.py street.jpg --out-dir found
-
-prints a line of facts for each object and writes found/street.png, the picture with
-boxes and masks, and found/street_masks.png, 16 bits, in which the pixels of the first
-object are 1, of the second 2, and so on.
+openvino) are all it needs. `python predict.py street.jpg` prints a line for each object
+and writes found/street.png, the picture with boxes and masks, and
+found/street_masks.png, 16 bits, where the pixels of the first object are 1, of the
+second 2, and so on.
 """
 
 from __future__ import annotations
@@ -23,18 +20,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 Session = Callable[[np.ndarray, np.ndarray], list[np.ndarray]]
+FIELDS = 'boxes', 'labels', 'scores', 'mask_scores', 'masks'
 
 
 class Predictor:
-    """The network of a folder, from pictures to objects.
-
-    Args:
-        folder: Where model.json and the ONNX file lie.
-        runtime: 'onnxruntime' or 'openvino'.
-        model: Name of the ONNX file.
-        precision: Of openvino, 'f32' or 'bf16'.
-        threads: 0 lets the runtime choose.
-    """
+    """The network of a folder; `precision` is of openvino, 0 threads are its choice."""
 
     def __init__(
         self,
@@ -64,10 +54,11 @@ class Predictor:
     def prepare(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Resized and normalised `(3, h, w)`, and the factors of width and height."""
         height, width = picture.shape[:2]
-        wanted = self.info['scale'] or [
+        bounds = self.info['scale'] or [
             int(side * self.info['scale_factor'] + 0.5) for side in (width, height)
         ]
-        factor = min(max(wanted) / max(height, width), min(wanted) / min(height, width))
+        long, short = max(height, width), min(height, width)
+        factor = min(max(bounds) / long, min(bounds) / short)
         w, h = int(width * factor + 0.5), int(height * factor + 0.5)
         # As OpenCV resizes: from the nearest four pixels, also where it shrinks. In
         # floats, because Pillow cuts bytes off where OpenCV rounds.
@@ -85,10 +76,8 @@ class Predictor:
 
     def pad(self, image: np.ndarray) -> np.ndarray:
         """`image` with both sides filled up to what the network can take."""
-        below, right = (
-            -side % self.info['pad_size_divisor'] for side in image.shape[1:]
-        )
-        fill = self.info['pad_value']
+        divisor, fill = self.info['pad_size_divisor'], self.info['pad_value']
+        below, right = (-side % divisor for side in image.shape[1:])
         return np.pad(image, ((0, 0), (0, below), (0, right)), constant_values=fill)
 
     def find(
@@ -98,14 +87,7 @@ class Predictor:
         size: tuple[int, int],
         score_thr: float,
     ) -> dict:
-        """What :meth:`__call__` returns, of what :meth:`prepare` has made.
-
-        Args:
-            image: `(3, h, w)`.
-            scale: How much wider and higher it is than the picture.
-            size: Height and width of the picture.
-            score_thr: As in :meth:`__call__`.
-        """
+        """Objects of a prepared picture, whose height and width were `size`."""
         outputs = self.run(self.pad(image)[None], np.array([image.shape[1:]]))
         kept = outputs[4] > score_thr
         _, boxes, labels, scores, mask_scores, masks = (o[kept] for o in outputs)
@@ -113,9 +95,8 @@ class Predictor:
         pasted = np.zeros((len(boxes), *size), bool)
         for canvas, box, mask in zip(pasted, boxes, masks, strict=True):
             paste(canvas, box, mask, self.info['mask_threshold'])
-        names = 'boxes', 'labels', 'scores', 'mask_scores', 'masks'
         values = boxes, labels, scores, mask_scores, pasted
-        return dict(zip(names, values, strict=True))
+        return dict(zip(FIELDS, values, strict=True))
 
 
 def open_onnxruntime(path: str, threads: int) -> Session:
@@ -164,10 +145,8 @@ def load_picture(path: str | Path) -> np.ndarray:
 def draw(picture: np.ndarray, found: dict, captions: list[str]) -> Image.Image:
     """The picture with a coloured mask, a box and a caption for each object."""
     # Steps of the golden ratio around the colour wheel: neighbours differ.
-    colours = [
-        tuple(int(255 * part) for part in colorsys.hsv_to_rgb(i * 0.618 % 1, 0.8, 1))
-        for i in range(len(captions))
-    ]
+    wheel = [colorsys.hsv_to_rgb(i * 0.618 % 1, 0.8, 1) for i in range(len(captions))]
+    colours = [tuple(int(255 * part) for part in colour) for colour in wheel]
     pixels = picture.astype(np.float32)
     for mask, colour in zip(found['masks'], colours, strict=True):
         pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(colour)
@@ -181,23 +160,33 @@ def draw(picture: np.ndarray, found: dict, captions: list[str]) -> Image.Image:
     return image
 
 
+def report(path: Path, folder: Path, picture: np.ndarray, found: dict, classes) -> None:
+    """Print the objects of one picture and write its two files."""
+    facts = zip(found['labels'], found['mask_scores'], strict=True)
+    captions = [f'{classes[label]} {score:.2f}' for label, score in facts]
+    print(f'{path}: {len(captions)} found')
+    for caption, box in zip(captions, found['boxes'], strict=True):
+        print(f'  {caption}  {" ".join(f"{side:.1f}" for side in box)}')
+    draw(picture, found, captions).save(folder / f'{path.stem}.png')
+    numbered = np.zeros(picture.shape[:2], np.uint16)
+    for number, mask in enumerate(found['masks'], 1):
+        numbered[mask] = number
+    Image.fromarray(numbered).save(folder / f'{path.stem}_masks.png')
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('pictures', nargs='+', type=Path)
     parser.add_argument('--out-dir', type=Path, default=Path('found'))
     parser.add_argument('--score-thr', type=float, default=0.3, help='of the masks')
-    parser.add_argument(
-        '--runtime', choices=['onnxruntime', 'openvino'], default='onnxruntime'
-    )
+    runtimes = ['onnxruntime', 'openvino']
+    parser.add_argument('--runtime', choices=runtimes, default=runtimes[0])
     parser.add_argument('--model', default='model.onnx', help='file in this folder')
     parser.add_argument('--precision', choices=['f32', 'bf16'], default='f32')
     parser.add_argument('--threads', type=int, default=0)
     args = parser.parse_args()
-    predictor = Predictor(
-        Path(__file__).parent, args.runtime, args.model, args.precision, args.threads
-    )
+    options = args.runtime, args.model, args.precision, args.threads
+    predictor = Predictor(Path(__file__).parent, *options)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     unreadable = 0
     for path in args.pictures:
@@ -208,18 +197,7 @@ def main() -> int:
             unreadable += 1
             continue
         found = predictor(picture, args.score_thr)
-        print(f'{path}: {len(found["boxes"])} found')
-        captions = [
-            f'{predictor.info["classes"][label]} {score:.2f}'
-            for label, score in zip(found['labels'], found['mask_scores'], strict=True)
-        ]
-        for caption, box in zip(captions, found['boxes'], strict=True):
-            print(f'  {caption}  {" ".join(f"{side:.1f}" for side in box)}')
-        draw(picture, found, captions).save(args.out_dir / f'{path.stem}.png')
-        numbered = np.zeros(picture.shape[:2], np.uint16)
-        for number, mask in enumerate(found['masks'], 1):
-            numbered[mask] = number
-        Image.fromarray(numbered).save(args.out_dir / f'{path.stem}_masks.png')
+        report(path, args.out_dir, picture, found, predictor.info['classes'])
     return 1 if unreadable else 0
 
 
