@@ -12,6 +12,8 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+from ..models.sag_mask_head import SAGMaskHead
+
 
 class PackedConv2d(nn.Module):
     """An ``nn.Conv2d`` for inference on a CPU, with its weights in oneDNN's order.
@@ -108,6 +110,8 @@ def pack_convs(module: nn.Module) -> int:
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Conv2d or not _is_packable(child):
                 continue
+            if isinstance(parent, SAGMaskHead) and child is parent.conv_logits:
+                continue  # computes the one channel that an RoI's class asks for
             relu = False
             if isinstance(parent, ConvModule) and _is_followed_by_relu(parent):
                 parent.with_activation, relu = False, True
