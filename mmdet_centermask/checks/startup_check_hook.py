@@ -16,6 +16,7 @@ from ..models.weight_shares import (
     bare_model,
     complete,
     in_words,
+    is_sharded,
     pretrained_shares,
     state_of,
     unfilled,
@@ -64,8 +65,9 @@ class StartupCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model, which has not got it yet."""
-        if self.enabled:
-            own, state = bare_model(runner.model).state_dict(), state_of(checkpoint)
+        model = bare_model(runner.model)
+        if self.enabled and not is_sharded(model):
+            own, state = model.state_dict(), state_of(checkpoint)
             self._shares = weight_shares(own, state)
             self._unlike = f'{unlike_names(own, state)}; '
 
@@ -131,6 +133,9 @@ class StartupCheckHook(Hook):
             )
 
     def _check_weights(self, runner: Runner) -> None:
+        if is_sharded(bare_model(runner.model)):
+            self._said.append('weights: sharded, not compared')
+            return
         resumed = runner.iter > 0
         if self._shares is None:
             found = pretrained_shares(bare_model(runner.model))

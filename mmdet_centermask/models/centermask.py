@@ -26,7 +26,7 @@ from .empty_objects import without_empty_objects
 from .float32 import at_least_float32, float32_island
 from .pretrained import below_prefix
 from .vovnet import VoVNet
-from .weight_shares import in_words, unfilled, weight_shares
+from .weight_shares import in_words, is_sharded, unfilled, weight_shares
 
 
 @MODELS.register_module()
@@ -192,7 +192,8 @@ class CenterMask(SingleStageDetector):
 
         Whoever loads, ``DetInferencer`` for one, mmengine goes on in silence.
         """
-        shares = weight_shares(self.state_dict(), below_prefix(state_dict, prefix))
+        own = {} if is_sharded(self) else self.state_dict()
+        shares = weight_shares(own, below_prefix(state_dict, prefix))
         if unfilled(shares):
             print_log(
                 f'CenterMask: the checkpoint does not fit, {in_words(shares)}; the '

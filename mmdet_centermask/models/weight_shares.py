@@ -121,6 +121,11 @@ def bare_model(model: Any) -> nn.Module:
     return model
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP holds the weights; no process can compare them by itself then."""
+    return any('FullySharded' in type(module).__name__ for module in model.modules())
+
+
 def unlike_names(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """Show by one name each how those of the checkpoint differ from the model's."""
     theirs = next((name for name in state if name not in own), None)
