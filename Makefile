@@ -37,7 +37,7 @@ help:
 	@echo 'make demo    set up .venv, make data, train CenterMask-Lite, test it, draw'
 	@echo 'make test    set up .venv and run all tests (PYTEST_ARGS="-m \"not slow\"")'
 	@echo 'make test-forks  the tests of the libraries, on the maintained forks of them'
-	@echo 'make lint    ruff and mypy'
+	@echo 'make lint    ruff, mypy and hadolint'
 	@echo 'make setup   only set up .venv (PYTHON=python3.11 picks the interpreter)'
 	@echo 'make clean   remove what was built; keeps .venv, data/ and work_dirs/'
 
@@ -82,6 +82,7 @@ lint: $(STAMPS)/package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cpu
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
