@@ -19,6 +19,7 @@ from tiny_centermask import CHANNELS, tiny_config
 from torch import Tensor
 
 from mmdet_centermask.models import CenterMaskRoIHead
+from mmdet_centermask.models.mask_paste import paste_dense
 
 
 def roi_head(num_classes: int = 3, seed: int = 0, **options) -> CenterMaskRoIHead:
@@ -387,6 +388,78 @@ def test_one_mask_for_all_classes():
     assert result.masks.sum().item() == 28 * 28
 
 
+def test_stock_mask_head_computes_every_class():
+    """It has no labels to be asked for; the answer is that of the box's own class."""
+    head = roi_head(roi_head__mask_head__type='FCNMaskHead')
+    say(head, [9.0, -9.0, 9.0], [0.9, 0.5, 0.1]).eval()
+    found = detections([(8, 8, 24, 40), (30, 30, 50, 50)], [1, 2])
+    (result,) = head.predict(maps(), [found], [sample()])
+    assert result.masks.sum((1, 2)).tolist() == [0, 20 * 20]
+
+
+def test_masks_are_those_of_all_classes_picked():
+    """What the heads say without labels, as in training, picked by hand."""
+    head = roi_head().eval()
+    boxes = [(8.0, 8, 24, 40), (0, 0, 64, 64), (30, 30, 50, 50)]
+    found, x = detections(boxes, [2, 0, 1]), maps()
+    logits, ious = head.forward(x, [found], [sample()])
+    (masks,) = head.predict_masks(x, [found], [sample().metainfo])
+    own = range(3), [2, 0, 1]
+    torch.testing.assert_close(masks.probabilities, logits[own].sigmoid())
+    torch.testing.assert_close(masks.ious, ious[own])
+
+
+def test_boxes_below_the_score_threshold_get_no_mask():
+    head = say(roi_head(), [9.0, 9.0, 9.0], [0.5, 0.5, 0.5]).eval()
+    boxes = [(0, 0, 8, 8), (8, 8, 24, 24), (0, 0, 40, 40), (30, 30, 50, 50)]
+    scores = [0.75, 0.5, 0.4999, 0.1]
+    head.test_cfg.score_thr = 0.5
+    seen = spy(head.mask_head)
+    pictures = [detections(boxes, [2, 1, 0, 0], scores), detections([], [])]
+    result, nothing = head.predict(maps(2), pictures, [sample(), sample()])
+    assert [len(x) for x in seen] == [2]
+    assert result.scores.tolist() == [0.75, 0.5] and result.labels.tolist() == [2, 1]
+    assert result.masks.sum((1, 2)).tolist() == [64, 256]
+    assert len(nothing) == 0
+    head.test_cfg.score_thr = 0.9
+    (result,) = head.predict(maps(), pictures[:1], [sample()])
+    assert result.masks.shape == (0, 64, 64)
+
+
+@pytest.mark.parametrize('rescale', [True, False])
+def test_roi_masks_are_what_the_bitmaps_are_pasted_from(rescale):
+    head = roi_head().eval()
+    head.mask_head.conv_logits.weight.data *= 100  # neither empty nor full
+    boxes = [(8.0, 8, 24, 40), (0, -9, 64, 64), (70, 0, 90, 9), (30, 30, 50, 50)]
+    found, x = detections(boxes, [2, 0, 1, 1]), maps()
+    shown = sample((60, 64), scale_factor=(2.0, 1.5))
+    results = {}
+    for mask_format in ('bitmap', 'roi'):
+        head.test_cfg.mask_format = mask_format
+        (results[mask_format],) = head.predict(x, [found[:]], [shown], rescale=rescale)
+    bitmap, roi = results['bitmap'], results['roi']
+    assert set(roi.keys()) == set(bitmap.keys()) - {'masks'} | {'roi_masks'}
+    assert roi.roi_masks.shape == (3, 28, 28)
+    pasted = paste_dense(roi.roi_masks, roi.bboxes, tuple(bitmap.masks.shape[1:]), 0.5)
+    assert torch.equal(pasted, bitmap.masks)
+    assert 0.05 < bitmap.masks.float().mean() < 0.6
+    assert roi[[2, 0]].to('cpu').numpy().roi_masks.shape == (2, 28, 28)
+
+
+def test_metrics_say_that_roi_masks_are_no_masks(tmp_path):
+    head = say(roi_head(1), [9.0], [1.0]).eval()
+    head.test_cfg.mask_format = 'roi'
+    found = detections([(10, 10, 50, 50)], [0], [0.9])
+    data_sample = sample()
+    with torch.no_grad():
+        (data_sample.pred_instances,) = head.predict(maps(), [found], [data_sample])
+    metric = CocoMetric(coco_file(tmp_path / 'gt.json'), metric=['bbox', 'segm'])
+    metric.dataset_meta = dict(classes=('thing',))
+    metric.process({}, [data_sample.to_dict()])
+    with pytest.raises(KeyError, match='segm is not in results'):
+        metric.evaluate(size=1)
+
+
 def test_heads_that_count_different_classes():
     with pytest.raises(ValueError) as error:
         roi_head(roi_head__mask_iou_head__num_classes=4)
@@ -425,7 +498,7 @@ def test_coco_metric_ranks_masks_by_mask_scores(tmp_path):
     logits = torch.full((2, 1, 28, 28), -9.0)
     logits[0, :, :, 14:] = 9.0  # the right half: IoU 0
     logits[1, :, :, :14] = 9.0  # the left half: IoU 1
-    head.mask_head.forward = lambda features: logits
+    head.mask_head.forward = lambda features, labels: logits
     head.mask_iou_head.forward = lambda *_: torch.tensor([[0.1], [0.9]])
     box = (10, 10, 50, 50)
     found = detections([box, box], [0, 0], [0.9, 0.8])

@@ -17,7 +17,6 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.evaluation import CocoMetric, DumpDetResults
-from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmdet.visualization import DetLocalVisualizer
@@ -29,68 +28,11 @@ from pycocotools.cocoeval import COCOeval
 from tiny_centermask import CONFIGS, batch_of, picture, talkative, tiny_model
 
 from mmdet_centermask.evaluation import DenseCocoMetric
-from mmdet_centermask.models.mask_paste import paste_dense, paste_rle, rle_of_crop
 from mmdet_centermask.models.rle_masks import RLEMask, RLEMasks
 
 
 def encoded(mask: np.ndarray) -> dict:
     return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-
-
-# Pasting.
-CROPS = {
-    'inside': ((2, 3), (4, 5)),
-    'top left': ((0, 0), (4, 5)),
-    'bottom right': ((6, 7), (4, 5)),
-    'full height': ((0, 4), (10, 3)),
-    'full width': ((4, 0), (3, 12)),
-    'whole picture': ((0, 0), (10, 12)),
-    'one pixel': ((9, 11), (1, 1)),
-}
-
-
-@pytest.mark.parametrize('density', [0.0, 0.2, 0.8, 1.0])
-@pytest.mark.parametrize('place', CROPS)
-def test_rle_of_crop_is_the_rle_of_the_picture(place, density):
-    (row, column), (height, width) = CROPS[place]
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        crop = rng.random((height, width)) < density
-        full = np.zeros((10, 12), bool)
-        full[row : row + height, column : column + width] = crop
-        assert rle_of_crop(crop, (row, column), (10, 12)) == encoded(full)
-
-
-def some_masks(number=12, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    boxes = torch.rand(number, 4, generator=generator) * torch.tensor(
-        [50.0, 30, 50, 30]
-    )
-    boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:] / 2 + 1], 1)
-    return torch.rand(number, 28, 28, generator=generator), boxes
-
-
-def test_paste_dense_is_the_stock_mask_heads():
-    probabilities, boxes = some_masks()
-    head = FCNMaskHead(num_convs=0, num_classes=1)
-    (expected,) = head.predict_by_feat(
-        [torch.logit(probabilities.double())[:, None]],
-        [InstanceData(bboxes=boxes.clone(), labels=torch.zeros(12, dtype=torch.long))],
-        [dict(ori_shape=(50, 80), scale_factor=(1.0, 1.0))],
-        ConfigDict(mask_thr_binary=0.5),
-    )
-    found = paste_dense(probabilities, boxes, (50, 80), 0.5)
-    assert found.any(dim=(1, 2)).all()
-    assert torch.equal(found, expected.masks)
-
-
-def test_paste_rle_is_paste_dense():
-    probabilities, boxes = some_masks()
-    dense = paste_dense(probabilities, boxes, (50, 80), 0.5)
-    rle = paste_rle(probabilities, boxes, (50, 80), 0.5)
-    assert (rle.to_ndarray() == dense.numpy()).all()
-    assert [dict(mask) for mask in rle] == encode_mask_results(dense.numpy())
-    assert len(paste_rle(probabilities[:0], boxes[:0], (50, 80), 0.5)) == 0
 
 
 # The option.

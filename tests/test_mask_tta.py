@@ -222,6 +222,17 @@ def test_masks_of_most_views_win(puppets):
     assert not found.pred_instances.masks.any()
 
 
+def test_masks_are_asked_for_boxes_that_pass_the_threshold(puppets, monkeypatch):
+    def picky(module):
+        steps = puppet_steps(module)
+        return steps._replace(mask_cfg=ConfigDict(steps.mask_cfg, score_thr=0.7))
+
+    monkeypatch.setattr(mask_tta, 'steps_of', picky)
+    (found,) = puppets.test_step(views_of('plain', 'blind'))
+    assert found.pred_instances.labels.tolist() == [0]
+    assert puppets.module.asked['plain'] == [[[2, 2, 6, 6]]]
+
+
 def test_tta_cfg_overrides_the_detectors_own(puppets):
     assert puppets.max_per_img == 10
     narrow = MaskTTAModel(module=puppets.module, tta_cfg=dict(max_per_img=1))

@@ -233,6 +233,13 @@ def test_neck_of_a_resnet_without_p2_is_refused(name):
         MODELS.build(model)
 
 
+@pytest.mark.parametrize('mask_format', ['rle', 'roi'])
+def test_fusion_needs_bitmaps(mask_format):
+    message = f"mask_format='{mask_format}', but the fusion"
+    with torch.device('meta'), pytest.raises(ValueError, match=message):
+        MODELS.build(quickstart(test_cfg__rcnn__mask_format=mask_format))
+
+
 # The reference's numbers.
 
 

@@ -11,6 +11,7 @@ from mmdet.models.roi_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmdet_centermask.models import SAGMaskHead
 from mmdet_centermask.models.sag_mask_head import SpatialAttention
@@ -121,6 +122,42 @@ def test_equals_the_stock_head_where_the_gate_is_one_half(upsample_cfg):
     halving = stock.upsample if upsample_cfg['type'] == 'deconv' else stock.conv_logits
     halving.weight.data /= 2
     assert torch.allclose(sag(x), stock(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(class_agnostic=True),
+        dict(predictor_cfg=dict(type='NormedConv2d', tempearture=20)),  # mmdet's name
+    ],
+    ids=['plain', 'class_agnostic', 'normed'],
+)
+def test_with_labels_only_the_masks_of_their_classes(options):
+    torch.manual_seed(0)
+    sag = head(**options)
+    x, labels = torch.randn(4, 6, 14, 14), torch.tensor([2, 0, 2, 1])
+    every = sag(x)
+    expected = every if every.shape[1] == 1 else every[range(4), labels][:, None]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(sag(x, labels), expected, rtol=1e-5, atol=1e-6)
+    channels_last = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(sag(channels_last, labels), expected, atol=1e-5, rtol=0)
+    assert sag(x[:0], labels[:0]).shape == (0, 1, 28, 28)
+
+
+def test_with_labels_the_other_classes_are_not_computed():
+    """Class 1 would be NaN in every sum that it takes part in."""
+    sag = head()
+    sag.conv_logits.weight.data[1] = float('nan')
+    labels = torch.tensor([2, 0])
+    with FlopCounterMode(display=False) as every:
+        sag(torch.randn(2, 6, 14, 14))
+    with FlopCounterMode(display=False) as own:
+        assert sag(torch.randn(2, 6, 14, 14), labels).isfinite().all()
+    # Two of three 1x1 convs with 8 inputs on 28 x 28, for two RoIs.
+    saved = every.get_total_flops() - own.get_total_flops()
+    assert saved == 2 * 2 * 2 * 8 * 28 * 28
 
 
 def test_gate_changes_the_logits():

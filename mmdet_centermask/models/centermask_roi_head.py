@@ -18,9 +18,16 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .float32 import at_least_float32, float32_island
-from .mask_results import PASTE, RoIMasks, finish_instances, of_label
+from .mask_results import (
+    MASK_FORMATS,
+    RoIMasks,
+    confident_boxes,
+    finish_instances,
+    of_label,
+)
 from .process_share import process_share
 from .roi_extractor import image_areas_of
+from .sag_mask_head import SAGMaskHead
 
 
 @MODELS.register_module()
@@ -35,8 +42,10 @@ class CenterMaskRoIHead(StandardRoIHead):
             ``mask_thr_binary``, which the stock IoU target compares with
             logits: 0.0 is probability 0.5.
         test_cfg: ``mask_thr_binary``, a probability; ``mask_format``, ``'bitmap'`` by
-            default or ``'rle'``; ``mask_chunk``, how many boxes pass the heads at a
-            time, all by default.
+            default, ``'rle'`` or ``'roi'``; ``mask_chunk``, how many boxes pass the
+            heads at a time, all by default; ``score_thr``, the score from which on a
+            box gets a mask and is in the answer, 0 by default (that of ``bbox`` looks
+            at the class alone, before centerness).
         init_cfg: Initialisation.
 
     Raises:
@@ -71,10 +80,10 @@ class CenterMaskRoIHead(StandardRoIHead):
                 )
 
         mask_format = (test_cfg or {}).get('mask_format', 'bitmap')
-        if mask_format not in PASTE:
+        if mask_format not in MASK_FORMATS:
             raise ValueError(
                 f'CenterMaskRoIHead: test_cfg.mask_format={mask_format!r} is unknown, '
-                f'choose one of {", ".join(PASTE)}'
+                f'choose one of {", ".join(MASK_FORMATS)}'
             )
 
     def forward(
@@ -169,11 +178,20 @@ class CenterMaskRoIHead(StandardRoIHead):
         return self.bbox_sampler.sample(assigned, priors, gt)
 
     def _mask_forward(
-        self, x: tuple[Tensor, ...], rois: Tensor, image_areas: Tensor | None
+        self,
+        x: tuple[Tensor, ...],
+        rois: Tensor,
+        image_areas: Tensor | None,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """RoI features ``(n, C, 14, 14)`` and logits ``(n, num_classes, 28, 28)``."""
+        """RoI features ``(n, C, 14, 14)`` and logits ``(n, num_classes, 28, 28)``.
+
+        With ``labels``, a SAG-Mask head gives those of one class alone, ``(n, 1, …)``.
+        """
         feats = x[: self.mask_roi_extractor.num_inputs]
         features = self.mask_roi_extractor(feats, rois, image_areas=image_areas)
+        if labels is not None and isinstance(self.mask_head, SAGMaskHead):
+            return features, self.mask_head(features, labels)
         return features, self.mask_head(features)
 
     def predict(
@@ -193,17 +211,20 @@ class CenterMaskRoIHead(StandardRoIHead):
             rescale: Give boxes and masks in pixels of the original picture.
 
         Returns:
-            For each picture the instances whose box covers some of it:
-            ``bboxes`` clipped to the picture, ``scores`` and ``labels`` as they
-            came, ``masks`` ``(n, H, W)`` bool and, with an IoU head,
-            ``mask_scores`` = score x predicted mask IoU (not clamped).
-            ``test_cfg.mask_format='rle'`` makes ``masks`` an :class:`RLEMasks`.
+            For each picture the instances that score at least ``test_cfg.score_thr``
+            and whose box covers some of it: ``bboxes`` clipped to the picture,
+            ``scores`` and ``labels`` as they came, ``masks`` ``(n, H, W)`` bool and,
+            with an IoU head, ``mask_scores`` = score x predicted mask IoU (not
+            clamped). ``test_cfg.mask_format='rle'`` makes ``masks`` an
+            :class:`RLEMasks`; ``'roi'`` gives ``roi_masks`` in their place, see
+            :func:`finish_instances`.
         """
         img_metas = [sample.metainfo for sample in batch_data_samples]
-        masks = self.predict_masks(x, results_list, img_metas)
+        boxes = [confident_boxes(result, self.test_cfg) for result in results_list]
+        masks = self.predict_masks(x, boxes, img_metas)
         return [
             finish_instances(result, mask, meta, self.test_cfg, rescale)
-            for result, mask, meta in zip(results_list, masks, img_metas, strict=True)
+            for result, mask, meta in zip(boxes, masks, img_metas, strict=True)
         ]
 
     def predict_masks(
@@ -237,7 +258,7 @@ class CenterMaskRoIHead(StandardRoIHead):
     def _masks_of_rois(
         self, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor, image_areas: Tensor
     ) -> RoIMasks:
-        features, logits = self._mask_forward(x, rois, image_areas)
+        features, logits = self._mask_forward(x, rois, image_areas, labels)
         own = of_label(logits, labels)
         if self.mask_iou_head is None:
             return RoIMasks(own.sigmoid())

@@ -12,6 +12,7 @@ from torch import Tensor
 from .mask_paste import paste_dense, paste_rle
 
 PASTE = dict(bitmap=paste_dense, rle=paste_rle)
+MASK_FORMATS = (*PASTE, 'roi')
 
 
 class RoIMasks(NamedTuple):
@@ -22,6 +23,12 @@ class RoIMasks(NamedTuple):
 
     ious: Tensor | None = None
     """``(n,)`` predicted mask IoUs, or None without an IoU head."""
+
+
+def confident_boxes(boxes: InstanceData, cfg: ConfigType) -> InstanceData:
+    """The boxes with ``scores`` of at least ``cfg.score_thr``; all without one."""
+    threshold = cfg.get('score_thr', 0.0)
+    return boxes[boxes.scores >= threshold] if threshold > 0 else boxes
 
 
 def finish_instances(
@@ -40,14 +47,15 @@ def finish_instances(
         img_meta: ``img_shape`` and, where they differ from it, ``ori_shape`` and
             ``scale_factor`` (width, height).
         cfg: ``mask_thr_binary``, a probability, and ``mask_format``: ``'bitmap'``
-            (default) or ``'rle'``.
+            (default), ``'rle'`` or ``'roi'``.
         rescale: Answer in pixels of the original picture.
 
     Returns:
         The instances whose box covers some of the picture: ``bboxes`` clipped,
-        ``scores``, ``labels``, ``masks`` (``(n, H, W)`` bool or
-        :class:`RLEMasks`) and, with IoUs, ``mask_scores`` = score x IoU
-        (section 3.4; not clamped).
+        ``scores``, ``labels``, with IoUs ``mask_scores`` = score x IoU (section
+        3.4; not clamped), and the masks: ``masks`` ``(n, H, W)`` bool or
+        :class:`RLEMasks`, with ``'roi'`` instead ``roi_masks`` ``(n, h, w)``, the
+        probabilities, each stretched over its box by whoever wants to see it.
     """
     if masks.ious is not None:
         # Not by the stock MaskIoUHead.predict_by_feat, which overwrites `scores`:
@@ -61,8 +69,12 @@ def finish_instances(
         scale = result.bboxes.new_tensor(img_meta.get('scale_factor', (1.0, 1.0)))
         result.bboxes = result.bboxes / scale.repeat(2)
         size = img_meta.get('ori_shape', size)[:2]
-    paste = PASTE[cfg.get('mask_format', 'bitmap')]
-    result.masks = paste(
+    mask_format = cfg.get('mask_format', 'bitmap')
+    if mask_format == 'roi':
+        # Not as `masks`: what reads those takes them for pictures.
+        result.roi_masks = probabilities
+        return result
+    result.masks = PASTE[mask_format](
         probabilities, result.bboxes, (int(size[0]), int(size[1])), cfg.mask_thr_binary
     )
     return result

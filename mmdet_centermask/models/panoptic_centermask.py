@@ -34,7 +34,7 @@ class PanopticCenterMask(CenterMask):
         **kwargs: As in :class:`CenterMask`; the neck gives P2 to P7.
 
     Raises:
-        ValueError: The parts do not fit.
+        ValueError: The parts do not fit, or masks are not bitmaps.
     """
 
     def __init__(
@@ -62,6 +62,12 @@ class PanopticCenterMask(CenterMask):
             }
         )
         self._check_classes_fit()
+        mask_format = (test_cfg or {}).get('rcnn', {}).get('mask_format', 'bitmap')
+        if mask_format != 'bitmap':
+            raise ValueError(
+                f'PanopticCenterMask: test_cfg.rcnn.mask_format={mask_format!r}, but '
+                "the fusion lays down bitmaps; leave it at 'bitmap'"
+            )
 
     def _check_levels_fit(self) -> None:
         """The semantic head reads one level more than the boxes: P2, the first."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmcv.cnn
 import torch
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+
+from .mask_results import of_label
 
 
 class SpatialAttention(nn.Module):
@@ -50,8 +53,17 @@ class SAGMaskHead(FCNMaskHead):
             self.spatial_attention.conv.weight, mode='fan_out', nonlinearity='relu'
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """RoI features ``(n, C, h, w)`` to logits ``(n, num_classes, 2 h, 2 w)``."""
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Masks of each RoI.
+
+        Args:
+            x: RoI features ``(n, C, h, w)``.
+            labels: ``(n,)``, where only the mask of this class is wanted.
+
+        Returns:
+            Logits ``(n, num_classes, 2 h, 2 w)``; with ``labels`` only those of each
+            RoI's own class, ``(n, 1, 2 h, 2 w)``.
+        """
         for conv in self.convs:
             x = conv(x)
         x = self.spatial_attention(x)
@@ -59,4 +71,25 @@ class SAGMaskHead(FCNMaskHead):
             x = self.upsample(x)
             if self.upsample_method == 'deconv':
                 x = self.relu(x)
-        return self.conv_logits(x)
+        if labels is None or self.class_agnostic:
+            return self.conv_logits(x)
+        if type(self.conv_logits) in (nn.Conv2d, mmcv.cnn.Conv2d):
+            return conv_of_label(self.conv_logits, x, labels)
+        # Such as mmdet's NormedConv2d, which does more than a matrix product.
+        return of_label(self.conv_logits(x), labels)[:, None]
+
+
+def conv_of_label(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
+    """A 1x1 conv of which each row gets the channel of its label alone.
+
+    Args:
+        conv: One output channel for each class.
+        x: ``(n, C, h, w)``.
+        labels: ``(n,)``.
+
+    Returns:
+        ``(n, 1, h, w)``.
+    """
+    weight = conv.weight[labels].flatten(1)[:, None]
+    bias = conv.bias[labels].view(-1, 1, 1)
+    return torch.baddbmm(bias, weight, x.flatten(2)).unflatten(2, x.shape[2:])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..convert import convert_checkpoint
 from ..models.box_candidates import predict_boxes
+from ..models.mask_results import of_label
 from .panoptic import panoptic_answers
 from .stand_in import stand_in_state
 
@@ -104,8 +105,9 @@ def predict_answers(model: BaseDetector, picture: np.ndarray, case: str) -> Answ
     )
     metas = [data['data_samples'][0].metainfo]
     (boxes,) = predict_boxes(model.bbox_head, heads, metas, model.test_cfg.bbox)
-    own = torch.arange(len(boxes)), boxes.labels
-    ious, logits = torch.cat(out['ious'])[own], torch.cat(out['logits'])[own]
+    ious, logits = (
+        of_label(torch.cat(out[name]), boxes.labels) for name in ('ious', 'logits')
+    )
     final = result.pred_instances
     answers |= {
         'boxes': boxes.bboxes,
