@@ -38,11 +38,14 @@ def select_candidates(
         scores ``(n,)`` (square root of that product), class labels ``(n,)`` and
         locations ``(n,)`` (row-major index in ``H W``), best first.
     """
-    logits = cls_logits.flatten(1).t()
-    # Compared as logits, only the few candidates ever pass the sigmoid.
+    logits = cls_logits.flatten(1)
+    # Compared as logits, only the few candidates ever pass the sigmoid. Most locations
+    # hold nothing, which their best class tells faster than all of them.
     threshold = math.log(score_thr / (1 - score_thr)) if score_thr > 0 else -math.inf
-    locations, labels = (logits > threshold).nonzero(as_tuple=True)
-    classness = logits[locations, labels].sigmoid()
+    busy = (logits.amax(0) > threshold).nonzero().squeeze(1)
+    rows, labels = (logits[:, busy].t() > threshold).nonzero(as_tuple=True)
+    locations = busy[rows]
+    classness = logits[labels, locations].sigmoid()
     scores = (classness * centerness.flatten()[locations].sigmoid()).sqrt()
     scores, order = scores.sort(descending=True, stable=True)
     order = order[:limit]
