@@ -42,7 +42,8 @@ def check_same(sample, found) -> None:
     torch.testing.assert_close(expected.scores, found.scores)
     torch.testing.assert_close(expected.mask_scores, found.mask_scores)
     pasted = paste_dense(found.masks, found.boxes, sample.img_shape, 0.5)
-    assert torch.equal(expected.masks, pasted)
+    # Rounding may take a pixel at the threshold to the other side.
+    assert (expected.masks != pasted).float().mean() < 1e-5
 
 
 @pytest.mark.parametrize('classes', [1, 3])

@@ -99,7 +99,7 @@ def test_a_validation_without_findings_has_an_ap_of_zero():
 def test_only_a_schedule_in_iterations_can_follow():
     cfg = Config.fromfile(CONFIGS / '_base_' / 'schedules' / 'adamw_1000.py')
     assert schedule_length(cfg) == 1000
-    cfg.train_cfg.type = 'EpochBasedTrainLoop'
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12)
     with pytest.raises(ExperimentError, match=r"train_cfg\.type='EpochBased"):
         schedule_length(cfg)
 

@@ -117,10 +117,10 @@ def schedule_length(cfg: Config) -> int:
     Raises:
         ExperimentError: It counts epochs.
     """
-    if cfg.train_cfg.get('type') != 'IterBasedTrainLoop':
+    if 'max_iters' not in cfg.train_cfg:
         raise ExperimentError(
-            f'train_cfg.type={cfg.train_cfg.get("type")!r} has to be '
-            "'IterBasedTrainLoop', whose schedule can follow CPU minutes"
+            f'train_cfg.type={cfg.train_cfg.get("type")!r} has no max_iters; only a '
+            'schedule in iterations can follow CPU minutes'
         )
     return cfg.train_cfg.max_iters
 

@@ -96,8 +96,8 @@ class FirstLoss:
             return None
         return (
             f'the first loss_cls is {self.found:.3g}, where a head that starts with '
-            f'probability {PRIOR} gives {self.expected:.3g} (a third to triple is usual): '
-            'look at mean and std of data_preprocessor, and whether backbone norms '
+            f'probability {PRIOR} gives {self.expected:.3g} (a third to triple is '
+            'usual): look at mean and std of data_preprocessor, and whether backbone norms '
             'are frozen without pretrained weights'
         )
 

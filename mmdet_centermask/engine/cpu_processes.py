@@ -43,4 +43,4 @@ def on_cpu(wrapper: ConfigType) -> ConfigType:
     """The config of a model wrapper, with the device that its class understands."""
     if wrapper.get('type') == 'MMFullyShardedDataParallel':
         return dict(wrapper, device_id='cpu')
-    return dict(dict(type='MMDistributedDataParallel'), **wrapper, device_ids=None)
+    return {'type': 'MMDistributedDataParallel', **wrapper, 'device_ids': None}

@@ -28,7 +28,9 @@ def float32_island(device: torch.device) -> AbstractContextManager:
 def autocast_is_on(device: torch.device) -> bool:
     """Whether operators on ``device`` run under autocast here."""
     if torch_release() >= (2, 4):
-        return torch.is_autocast_enabled(device.type)
+        # Shapes alone, as FLOPs counters run them, are on 'meta', which has none.
+        kind = device.type
+        return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if device.type == 'cpu':
         return torch.is_autocast_cpu_enabled()
     return torch.is_autocast_enabled()

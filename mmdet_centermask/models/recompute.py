@@ -31,16 +31,22 @@ def recompute(
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let batch norms compute with the batch, and not move their running statistics."""
+    """Let batch norms compute with the batch, and not move their running statistics.
+
+    They still write them, with a momentum of 0: the backward pass counts the tensors
+    that a layer keeps, and a norm without statistics would keep fewer.
+    """
     norms = [
         m
         for m in module.modules()
         if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
     ]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
