@@ -35,9 +35,8 @@ def conv_speed(
     """Multiply-adds per second of a 3x3 conv that keeps ``(C, H, W)``, its best of
     ``rounds``."""
     channels, height, width = shape
-    like = dict(dtype=dtype, device=device)
-    x = torch.ones(1, channels, height, width, **like)
-    weight = torch.ones(channels, channels, 3, 3, **like)
+    x = torch.ones(1, channels, height, width, dtype=dtype, device=device)
+    weight = torch.ones(channels, channels, 3, 3, dtype=dtype, device=device)
     x, weight = (t.to(memory_format=torch.channels_last) for t in (x, weight))
     calls = dict(conv=lambda: F.conv2d(x, weight, padding=1))
     return 9 * channels**2 * height * width / min(take_turns(calls, rounds)['conv'])

@@ -6,16 +6,16 @@ import logging
 from typing import Any
 
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from torch import nn
 
 
-def build_detector(cfg: Config, checkpoint: str | None = None) -> nn.Module:
+def build_detector(cfg: Config, checkpoint: str | None = None) -> BaseDetector:
     """The detector of a config on the best device, ready to predict.
 
     Args:

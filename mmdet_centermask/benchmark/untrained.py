@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import FCOSHead
+from mmdet.models.detectors import BaseDetector
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,7 +29,7 @@ LOWEST = 1e-4
 
 
 @torch.no_grad()
-def settle(model: nn.Module, data: Data) -> None:
+def settle(model: BaseDetector, data: Data) -> None:
     """Give an initialised model features and boxes of the usual sizes.
 
     Running statistics become those of the pictures in ``data``: with the initial 0
@@ -47,7 +48,7 @@ def settle(model: nn.Module, data: Data) -> None:
 
 
 def keep_detections(
-    model: nn.Module, batches: Sequence[Data], number: int
+    model: BaseDetector, batches: Sequence[Data], number: int
 ) -> float | None:
     """Make ``number`` detections come out of each picture.
 
@@ -90,7 +91,7 @@ def highest_enough(enough: Callable[[float], bool]) -> float:
 
 @torch.no_grad()
 def detections_above(
-    model: nn.Module, data: Data, limit: int
+    model: BaseDetector, data: Data, limit: int
 ) -> Callable[[float], int]:
     """How many detections of the poorest picture pass a threshold, up to ``limit``.
 
@@ -112,7 +113,9 @@ def detections_above(
     return count
 
 
-def set_limits(model: nn.Module, number: int, score_thr: float | None = None) -> None:
+def set_limits(
+    model: BaseDetector, number: int, score_thr: float | None = None
+) -> None:
     """Set every threshold on scores and every number of detections of ``model``."""
     for cfg in limits(model):
         for key in {'max_per_img', 'max_per_image'} & cfg.keys():
@@ -123,7 +126,7 @@ def set_limits(model: nn.Module, number: int, score_thr: float | None = None) ->
                 cfg['filter_thr'] = 0.0
 
 
-def limits(model: nn.Module) -> Iterator[dict[str, Any]]:
+def limits(model: BaseDetector) -> Iterator[dict[str, Any]]:
     """The test settings of a detector and its heads, but for region proposals."""
     for name, module in model.named_modules():
         cfg = getattr(module, 'test_cfg', None)

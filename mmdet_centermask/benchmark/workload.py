@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
-from torch import nn
 
 from ..speed import optimize
 from .complexity import flops_of, parameters_of
@@ -48,8 +48,8 @@ class Workload(NamedTuple):
 class Ready(NamedTuple):
     """A detector that waits for its calls."""
 
-    model: nn.Module
-    calls: list[Callable[[], list]]
+    model: BaseDetector
+    calls: list[Callable[[], Any]]
     """One for each batch; returns the data samples with ``pred_instances``."""
     shape: tuple[int, int]
     """Height and width of the first picture, before padding."""

@@ -97,8 +97,8 @@ class FirstLoss:
         return (
             f'the first loss_cls is {self.found:.3g}, where a head that starts with '
             f'probability {PRIOR} gives {self.expected:.3g} (a third to triple is '
-            'usual): look at mean and std of data_preprocessor, and whether backbone norms '
-            'are frozen without pretrained weights'
+            'usual): look at mean and std of data_preprocessor, and whether backbone '
+            'norms are frozen without pretrained weights'
         )
 
 

@@ -75,7 +75,7 @@ class ExportableCenterMask(nn.Module):
     def __init__(self, model: CenterMask) -> None:
         super().__init__()
         check_exportable(model)
-        self.model = with_grid_sampled_convs(model).eval()
+        self.model: CenterMask = with_grid_sampled_convs(model).eval()
 
     def forward(self, images: Tensor, sizes: Tensor) -> Detections:
         """Find the objects of each picture.

@@ -11,6 +11,7 @@ from copy import deepcopy
 import torch
 import torch.nn.functional as F
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
@@ -83,7 +84,7 @@ class GridSampledConv(nn.Module):
         return rows.unsqueeze(2), columns.unsqueeze(1)
 
 
-def with_grid_sampled_convs(model: nn.Module) -> nn.Module:
+def with_grid_sampled_convs(model: BaseDetector) -> BaseDetector:
     """``model``, or a copy of it in which no deformable conv is left."""
     if not any(isinstance(module, DEFORMABLE) for module in model.modules()):
         return model

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
-from torch import nn
 
 from .predict import Predictor
 
@@ -20,7 +20,7 @@ MASK_IOU_LIMIT = 0.99
 Found = Mapping[str, np.ndarray]
 
 
-class TorchPredictor:
+class TorchPredictor(Predictor):
     """The trained model behind the face of `predict.Predictor`.
 
     Args:
@@ -28,11 +28,7 @@ class TorchPredictor:
         info: Contents of model.json.
     """
 
-    prepare = Predictor.prepare
-    pad = Predictor.pad
-    __call__ = Predictor.__call__
-
-    def __init__(self, model: nn.Module, info: Mapping[str, Any]) -> None:
+    def __init__(self, model: BaseDetector, info: Mapping[str, Any]) -> None:
         self.model, self.info = model, info
 
     @torch.no_grad()

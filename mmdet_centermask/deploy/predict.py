@@ -67,7 +67,7 @@ class Predictor:
             Image.fromarray(plane).transform((w, h), *how, Image.Resampling.BILINEAR)
             for plane in picture.astype(np.float32).transpose(2, 0, 1)
         ]
-        pixels = np.rint(np.stack(planes, axis=-1))
+        pixels = np.rint(np.stack([np.asarray(p) for p in planes], axis=-1))
         if self.info['channels'] == 'BGR':
             pixels = pixels[..., ::-1]
         mean, std = (np.float32(self.info[name]) for name in ('mean', 'std'))

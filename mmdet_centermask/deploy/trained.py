@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from torch import nn
 
 from ..config_path import find_config
 from ..experiment import ExperimentError, check_checkpoint, walk_datasets
@@ -22,7 +22,7 @@ class TrainedDetector(NamedTuple):
     """Of the config file, without `.py`."""
 
     config: Config
-    model: nn.Module
+    model: BaseDetector
     """On the CPU, in eval mode."""
 
     classes: tuple[str, ...]

@@ -24,7 +24,7 @@ from .randomness import PICTURE, seed_randomness
 class NumberedIndex(NamedTuple):
     """One picture of a batch."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     """Which picture of the dataset."""
 
     place: int

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -68,7 +69,7 @@ def replay(cfg: Config, saved: SavedBatch) -> Replay:
     return Replay(values, found[0] if found else None, parameters, pictures)
 
 
-def build_trained(cfg: Config, state_dict: dict[str, Tensor]) -> nn.Module:
+def build_trained(cfg: Config, state_dict: dict[str, Tensor]) -> BaseDetector:
     """The config's model in training mode, with those weights."""
     model = MODELS.build(cfg.model)
     try:
@@ -82,7 +83,7 @@ def build_trained(cfg: Config, state_dict: dict[str, Tensor]) -> nn.Module:
 
 
 def losses_of(
-    model: nn.Module, wrapper: OptimWrapper, saved: SavedBatch
+    model: BaseDetector, wrapper: OptimWrapper, saved: SavedBatch
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Total and named losses under the precision and random numbers of the run."""
     seed_randomness(saved.seed, ITERATION, saved.rank, saved.iteration)
@@ -102,7 +103,7 @@ def single_pictures(saved: SavedBatch) -> list[SavedBatch]:
 
 
 @contextmanager
-def first_non_finite(model: nn.Module):
+def first_non_finite(model: BaseDetector):
     """Collect the modules whose output is not finite, the innermost first."""
     found: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain, repeat
 
 import torch
@@ -51,7 +52,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
                 f'interrupted one. Set randomness.seed={self.runner.seed}.'
             )
         # The base class asks for every batch of the past and drops it.
-        self.dataloader_iterator = chain(
+        self.dataloader_iterator: Iterator = chain(
             repeat(None, self._skip_past()), self.dataloader_iterator
         )
         return super().run()

@@ -14,12 +14,12 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from torch import nn
 
 from .numbered_batch_sampler import number_batches, seed_by_place
 from .randomness import ITERATION, seed_randomness
@@ -30,7 +30,7 @@ SMOOTHED = 20  # iterations that share a line of the table
 class Side(NamedTuple):
     """One way to train."""
 
-    model: nn.Module
+    model: BaseDetector
     wrapper: OptimWrapper
     schedulers: list[Any]
 

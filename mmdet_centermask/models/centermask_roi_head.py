@@ -6,6 +6,8 @@ FCOS and are final.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.task_modules.samplers import SamplingResult
@@ -69,7 +71,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             test_cfg=test_cfg,
             init_cfg=init_cfg,
         )
-        self.mask_iou_head = mask_iou_head and MODELS.build(mask_iou_head)
+        self.mask_iou_head: Any = mask_iou_head and MODELS.build(mask_iou_head)
         if self.mask_iou_head:
             classes = self.mask_head.num_classes, self.mask_iou_head.num_classes
             if classes[0] != classes[1]:

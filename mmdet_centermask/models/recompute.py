@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -36,17 +37,17 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
     They still write them, with a momentum of 0: the backward pass counts the tensors
     that a layer keeps, and a norm without statistics would keep fewer.
     """
-    norms = [
+    norms: list[Any] = [
         m
         for m in module.modules()
         if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
     ]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.item()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
+        for norm, momentum, batches in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
+            norm.num_batches_tracked.fill_(batches)

@@ -91,5 +91,5 @@ def conv_of_label(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
         ``(n, 1, h, w)``.
     """
     weight = conv.weight[labels].flatten(1)[:, None]
-    bias = conv.bias[labels].view(-1, 1, 1)
+    bias = conv.bias[labels].view(-1, 1, 1)  # type: ignore[index]
     return torch.baddbmm(bias, weight, x.flatten(2)).unflatten(2, x.shape[2:])
