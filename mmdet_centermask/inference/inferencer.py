@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import nn
 
 from ..experiment import check_checkpoint
+from ..models import CenterMask
 from ..speed import optimize
 from .attention_probe import AttentionProbe
 from .background import in_background
@@ -189,6 +190,9 @@ class CenterMaskInferencer(DetInferencer):
         Returns:
             On the CPU, instances best first.
         """
+        if type(self.model) is CenterMask:
+            # What would be left out below costs no mask.
+            self.model.roi_head.test_cfg.score_thr = score_thr
         with probe.watching() if probe else nullcontext():
             samples = super().forward(inputs)
         for sample in samples:
