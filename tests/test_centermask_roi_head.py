@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmdet_centermask.models import CenterMaskRoIHead
 from mmdet_centermask.models.mask_paste import paste_dense
+from mmdet_centermask.models.mask_results import PASTE
 
 
 def roi_head(num_classes: int = 3, seed: int = 0, **options) -> CenterMaskRoIHead:
@@ -409,20 +410,30 @@ def test_masks_are_those_of_all_classes_picked():
     torch.testing.assert_close(masks.ious, ious[own])
 
 
-def test_boxes_below_the_score_threshold_get_no_mask():
-    head = say(roi_head(), [9.0, 9.0, 9.0], [0.5, 0.5, 0.5]).eval()
+def test_what_scores_below_the_threshold_gets_no_mask(monkeypatch):
+    """Box scores decide before the heads, mask scores before pasting."""
+    head = say(roi_head(), [9.0, 9.0, 9.0], [1.0, 0.5, 1.0]).eval()
     boxes = [(0, 0, 8, 8), (8, 8, 24, 24), (0, 0, 40, 40), (30, 30, 50, 50)]
-    scores = [0.75, 0.5, 0.4999, 0.1]
+    pictures = [detections(boxes, [2, 1, 0, 0], [0.75, 0.7, 0.5, 0.4999])]
+    pictures.append(detections([], []))
     head.test_cfg.score_thr = 0.5
-    seen = spy(head.mask_head)
-    pictures = [detections(boxes, [2, 1, 0, 0], scores), detections([], [])]
+    heads, pasted = spy(head.mask_head), []
+    monkeypatch.setitem(PASTE, 'bitmap', lambda *args: pasted.append(args) or args[0])
     result, nothing = head.predict(maps(2), pictures, [sample(), sample()])
-    assert [len(x) for x in seen] == [2]
-    assert result.scores.tolist() == [0.75, 0.5] and result.labels.tolist() == [2, 1]
-    assert result.masks.sum((1, 2)).tolist() == [64, 256]
+    assert [len(x) for x in heads] == [3]
+    assert [args[1].tolist() for args in pasted] == [[[0, 0, 8, 8], [0, 0, 40, 40]], []]
+    assert result.scores.tolist() == [0.75, 0.5] and result.labels.tolist() == [2, 0]
     assert len(nothing) == 0
+
+
+def test_without_a_threshold_nothing_is_left_out():
+    """Not even a mask whose IoU is predicted to be below 0."""
+    head = say(roi_head(), [9.0, 9.0, 9.0], [-0.1, -0.1, -0.1]).eval()
+    found = detections([(0, 0, 8, 8), (8, 8, 24, 24)], [0, 1], [0.5, 0.0])
+    (result,) = head.predict(maps(), [found], [sample()])
+    assert result.masks.sum((1, 2)).tolist() == [64, 256]
     head.test_cfg.score_thr = 0.9
-    (result,) = head.predict(maps(), pictures[:1], [sample()])
+    (result,) = head.predict(maps(), [found], [sample()])
     assert result.masks.shape == (0, 64, 64)
 
 

@@ -91,6 +91,18 @@ def test_one_threshold_for_mask_scores(inferencer):
     assert isinstance(found.instances.masks, RLEMasks)
 
 
+def test_only_boxes_that_pass_the_threshold_get_masks(inferencer):
+    every = one_by_one(inferencer, [noise(96, 128)])[0].pred_instances
+    threshold = float(every.scores.sort(descending=True).values[2:4].mean())
+    seen = []
+    hook = inferencer.model.roi_head.mask_head.register_forward_pre_hook(
+        lambda _, args: seen.append(len(args[0]))
+    )
+    one_by_one(inferencer, [noise(96, 128)], threshold)
+    hook.remove()
+    assert seen == [3]
+
+
 def test_a_stream_in_batches_is_the_sequence(inferencer, tmp_path):
     """Pictures of several sizes and a video, in order, batches across them."""
     frames = [noise(64, 96, k) for k in range(5)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ class Ready(NamedTuple):
     """A detector that waits for its calls."""
 
     model: BaseDetector
-    calls: list[Callable[[], Any]]
+    calls: list[Any]
     """One for each batch; returns the data samples with ``pred_instances``."""
     shape: tuple[int, int]
     """Height and width of the first picture, before padding."""

@@ -23,9 +23,9 @@ from .float32 import at_least_float32, float32_island
 from .mask_results import (
     MASK_FORMATS,
     RoIMasks,
-    confident_boxes,
     finish_instances,
     of_label,
+    passing,
 )
 from .process_share import process_share
 from .roi_extractor import image_areas_of
@@ -45,9 +45,8 @@ class CenterMaskRoIHead(StandardRoIHead):
             logits: 0.0 is probability 0.5.
         test_cfg: ``mask_thr_binary``, a probability; ``mask_format``, ``'bitmap'`` by
             default, ``'rle'`` or ``'roi'``; ``mask_chunk``, how many boxes pass the
-            heads at a time, all by default; ``score_thr``, the score from which on a
-            box gets a mask and is in the answer, 0 by default (that of ``bbox`` looks
-            at the class alone, before centerness).
+            heads at a time, all by default; ``score_thr``, the least mask score of an
+            answer, none by default: boxes that score less get no mask.
         init_cfg: Initialisation.
 
     Raises:
@@ -222,7 +221,7 @@ class CenterMaskRoIHead(StandardRoIHead):
             :func:`finish_instances`.
         """
         img_metas = [sample.metainfo for sample in batch_data_samples]
-        boxes = [confident_boxes(result, self.test_cfg) for result in results_list]
+        boxes = [result[passing(result, self.test_cfg)] for result in results_list]
         masks = self.predict_masks(x, boxes, img_metas)
         return [
             finish_instances(result, mask, meta, self.test_cfg, rescale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -25,10 +26,14 @@ class RoIMasks(NamedTuple):
     """``(n,)`` predicted mask IoUs, or None without an IoU head."""
 
 
-def confident_boxes(boxes: InstanceData, cfg: ConfigType) -> InstanceData:
-    """The boxes with ``scores`` of at least ``cfg.score_thr``; all without one."""
-    threshold = cfg.get('score_thr', 0.0)
-    return boxes[boxes.scores >= threshold] if threshold > 0 else boxes
+def passing(instances: InstanceData, cfg: ConfigType) -> Tensor:
+    """``(n,)`` bool: whose mask score, or score before there is one, is enough.
+
+    Asked twice, of the boxes and of their masks: no IoU is above 1, so that a box
+    below ``cfg.score_thr`` need not have a mask.
+    """
+    scores = instances.get('mask_scores', instances.scores)
+    return ~(scores < cfg.get('score_thr', -math.inf))
 
 
 def finish_instances(
@@ -38,7 +43,7 @@ def finish_instances(
     cfg: ConfigType,
     rescale: bool,
 ) -> InstanceData:
-    """Score the masks, clip the boxes, paste.
+    """Score the masks, keep what passes, clip the boxes, paste.
 
     Args:
         result: ``bboxes`` ``(n, 4)`` in network-input pixels, may reach out of the
@@ -46,23 +51,25 @@ def finish_instances(
         masks: Of these boxes.
         img_meta: ``img_shape`` and, where they differ from it, ``ori_shape`` and
             ``scale_factor`` (width, height).
-        cfg: ``mask_thr_binary``, a probability, and ``mask_format``: ``'bitmap'``
-            (default), ``'rle'`` or ``'roi'``.
+        cfg: ``mask_thr_binary``, a probability; ``mask_format``: ``'bitmap'``
+            (default), ``'rle'`` or ``'roi'``; ``score_thr``, the least mask score, or
+            score without IoUs, none by default.
         rescale: Answer in pixels of the original picture.
 
     Returns:
-        The instances whose box covers some of the picture: ``bboxes`` clipped,
-        ``scores``, ``labels``, with IoUs ``mask_scores`` = score x IoU (section
-        3.4; not clamped), and the masks: ``masks`` ``(n, H, W)`` bool or
-        :class:`RLEMasks`, with ``'roi'`` instead ``roi_masks`` ``(n, h, w)``, the
-        probabilities, each stretched over its box by whoever wants to see it.
+        The instances that pass and whose box covers some of the picture: ``bboxes``
+        clipped, ``scores``, ``labels``; with IoUs ``mask_scores`` = score x IoU
+        (section 3.4; not clamped); ``masks`` ``(n, H, W)`` bool or
+        :class:`RLEMasks`, or with ``'roi'`` instead ``roi_masks`` ``(n, h, w)``, the
+        probabilities, for whoever wants to stretch them over the boxes.
     """
     if masks.ious is not None:
         # Not by the stock MaskIoUHead.predict_by_feat, which overwrites `scores`:
         # box AP ranks by those, and mmdet's metrics read `mask_scores` for masks.
         result.mask_scores = result.scores * masks.ious
+    passed = passing(result, cfg)
     result, probabilities = clip_to_picture(
-        result, masks.probabilities, img_meta['img_shape']
+        result[passed], masks.probabilities[passed], img_meta['img_shape']
     )
     size = img_meta['img_shape'][:2]
     if rescale:

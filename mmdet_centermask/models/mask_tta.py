@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .detector_steps import Steps, steps_of
-from .mask_results import RoIMasks, confident_boxes, finish_instances
+from .mask_results import RoIMasks, finish_instances, passing
 
 FLIPPED_DIMS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
 
@@ -156,7 +156,7 @@ class MaskTTAModel(BaseTTAModel):
             )
             for i, of_picture in enumerate(zip(*metas, strict=True))
         ]
-        merged = [confident_boxes(boxes, steps.mask_cfg) for boxes in merged]
+        merged = [boxes[passing(boxes, steps.mask_cfg)] for boxes in merged]
         masks = [masks_in(view, merged, steps) for view in views]
         for i, sample in enumerate(views[0].samples):
             average = average_masks([m[i] for m in masks], [m[i] for m in metas])
