@@ -17,12 +17,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import InstanceData
 from torch import nn
 
-<<<<<<< HEAD
 from ..models.centermask_roi_head import CenterMaskRoIHead
-=======
-from ..experiment import check_checkpoint
-from ..models import CenterMask
->>>>>>> paste
 from ..speed import optimize
 from .attention_probe import AttentionProbe
 from .background import in_background
@@ -171,16 +166,10 @@ class CenterMaskInferencer(DetInferencer):
         Returns:
             On the CPU, instances best first.
         """
-<<<<<<< HEAD
         roi_head = getattr(self.model, 'roi_head', None)
         if isinstance(roi_head, CenterMaskRoIHead):
             # What cannot come to that mask score need not have a mask.
             roi_head.test_cfg.score_thr = score_thr / HIGHEST_IOU
-=======
-        if type(self.model) is CenterMask:
-            # What would be left out below costs no mask.
-            self.model.roi_head.test_cfg.score_thr = score_thr
->>>>>>> paste
         with probe.watching() if probe else nullcontext():
             samples = super().forward(inputs)
         for sample in samples:
