@@ -85,11 +85,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def progress(items, doing):
-    """Yield `items` behind a progress bar on stderr."""
+    """Yield `items`, with a progress bar where stderr is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, doing, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    yield from track(items, doing, console=console, transient=True, disable=hidden)
 
 
 if __name__ == '__main__':

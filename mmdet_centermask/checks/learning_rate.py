@@ -57,7 +57,7 @@ class LearningRate:
         ratio = self.effective / self.fitting
         if 1 / FITS < ratio < FITS:
             return None
-        how = 'too high, which ends in NaN losses' if ratio > 1 else 'too low'
+        how = 'too high, which can end in NaN losses' if ratio > 1 else 'too low'
         mend = f'set optim_wrapper.optimizer.lr={self.lr_to_write:.4g}'
         if not self.scaled:
             mend = f'set auto_scale_lr=dict(enable=True), or {mend[4:]}'

@@ -202,7 +202,8 @@ RULES: tuple[Rule, ...] = (
         'error',
         'polygon of fewer than 3 points',
         defects.short_polygons,
-        'remove the polygon, or the object if it has no other; evaluation stops here',
+        'remove it, or the object if it has no other; it is dropped, and evaluation '
+        'stops at it or takes it for a box',
         matters='masks',
     ),
     Rule(
