@@ -11,9 +11,11 @@ if not doctor_is_called():
     check_environment()
 
     from . import checks, engine, evaluation, models  # noqa: F401
+    from .named_images import name_images_in_errors
     from .safe_checkpoints import make_checkpoints_safe
     from .speed import optimize  # noqa: F401
 
     make_checkpoints_safe()
+    name_images_in_errors()
 
     __all__ += ['checks', 'engine', 'evaluation', 'models', 'optimize']

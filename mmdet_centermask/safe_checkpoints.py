@@ -158,6 +158,7 @@ class CheckpointUnpickler(DataUnpickler):
     @functools.cached_property
     def allowed(self) -> Mapping[str, Any]:  # type: ignore[override]
         own = dict(map(_named, mmengine_globals()))
+        own['_codecs.encode'] = latin1_bytes
         return torch._weights_only_unpickler._get_allowed_globals() | own
 
 
@@ -203,6 +204,13 @@ def numpy_rebuilders() -> list[tuple[Any, str]]:
         pairs.append((rebuild_array, f'{module}._reconstruct'))
         pairs.append((rebuild_scalar, f'{module}.scalar'))
     return pairs
+
+
+def latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand-in for `_codecs.encode`, which NumPy uses to carry bytes in a pickle."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'encoding {encoding!r} in an array')
+    return text.encode('latin1')
 
 
 def history_statistic(owner: type, name: str) -> Callable:

@@ -26,7 +26,8 @@ META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 @pytest.fixture(scope='module')
 def model():
-    return talkative(tiny_model()).eval()
+    # Few boxes: the mask branch would take most of the time and see nothing new.
+    return talkative(tiny_model(test_cfg__bbox__max_per_img=5)).eval()
 
 
 @pytest.fixture(scope='module')
@@ -111,12 +112,14 @@ def test_kinds_of_pixels_and_sizes(model, folder, mode, size, seed):
     assert_answer(predict(model, data)[0], size[1], size[0])
 
 
-@given(size=SIZES, scale=st.sampled_from([(1333, 800), (64, 32), (7, 5)]))
-def test_resized_to_extremes(model, folder, size, scale):
+@given(size=SIZES)
+@example(size=(1, 1))
+@example(size=(4000, 10))
+@example(size=(10, 4000))
+def test_resized_as_the_configs_do(model, folder, size):
     (folder / 'resized.png').write_bytes(png_bytes('RGB', size, 0)[0])
-    # The larger scales blow one pixel up to 800 x 800.
-    if scale == (1333, 800) and max(size) < 1000:
-        scale = (160, 96)
+    # COCO's scale; smaller for small pictures, or one pixel would become 800 x 800.
+    scale = (1333, 800) if max(size) > 1000 else (160, 96)
     data = load(folder / 'resized.png', scale=scale)
     assert_answer(predict(model, data)[0], size[1], size[0])
 
@@ -155,8 +158,8 @@ def test_damaged_files(model, folder, kind, kept, flips):
     path.write_bytes(content)
     try:
         data = load(path, scale_factor=1.0)
-    except Exception as error:
-        assert str(path) in str(error), repr(error)
+    except ValueError as error:
+        assert str(error).startswith(f'{path}: empty, damaged or no picture')
         return
     # OpenCV makes up what is missing; the answer is one for the picture it gives.
     height, width = data['inputs'].shape[1:]
@@ -166,10 +169,10 @@ def test_damaged_files(model, folder, kind, kept, flips):
 
 @given(size=st.tuples(st.integers(1, 12), st.integers(1, 12)), seed=st.integers(0, 99))
 def test_huge_batch_of_tiny_pictures(model, size, seed):
-    pictures = [picture(size[1], size[0], (), seed=seed + i) for i in range(128)]
+    pictures = [picture(size[1], size[0], (), seed=seed + i) for i in range(64)]
     data = [dict(inputs=p, data_samples=s) for p, s in pictures]
     together = predict(model, *data)
-    for i in (0, 63, 127):
+    for i in (0, 31, 63):
         (alone,) = predict(model, data[i])
         ours, single = together[i].pred_instances, alone.pred_instances
         assert len(ours) == len(single)

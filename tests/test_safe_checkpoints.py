@@ -42,7 +42,7 @@ def load_back(content, tmp_path):
 
 
 def test_message_hub_comes_back(tmp_path):
-    hub = MessageHub.get_instance('test_message_hub_comes_back')
+    hub = MessageHub.get_instance(tmp_path.name)
     for loss in (3.0, 2.0, 1.0):
         hub.update_scalar('train/loss', loss)
     hub.update_info('best_score', np.float64(0.25))

@@ -8,7 +8,6 @@ pass an unpickler that can build arrays and nothing else.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import pickle
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ..safe_checkpoints import (
     DataUnpickler,
+    latin1_bytes,
     load_weights_only,
     numpy_rebuilders,
     reason_of,
@@ -169,20 +169,13 @@ def _as_tensor(value: Any) -> Tensor | None:
     return value.float() if value.is_floating_point() else value
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand-in for `_codecs.encode`, which NumPy uses to carry bytes in a pickle."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'encoding {encoding!r} in an array')
-    return codecs.encode(text, 'latin1')
-
-
 def _array_globals() -> dict[str, Any]:
     from_buffer = np.zeros(1).__reduce_ex__(5)[0]
     return {
         'collections.OrderedDict': OrderedDict,
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
-        '_codecs.encode': _latin1_bytes,
+        '_codecs.encode': latin1_bytes,
         'numpy.core.numeric._frombuffer': from_buffer,
         'numpy._core.numeric._frombuffer': from_buffer,
         **{name: function for function, name in numpy_rebuilders()},
