@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike, fspath
-from pickle import UnpicklingError
 from typing import Any
 
 from mmdet.registry import DATASETS
@@ -15,6 +14,7 @@ from torch import nn
 from ..config_path import find_config
 from ..experiment import ExperimentError, check_checkpoint
 from ..models.pretrained import below_prefix, find_misfits
+from ..safe_checkpoints import CheckpointError
 from .checkpoint_config import config_of_checkpoint
 
 CHECKPOINTS = ('.pth', '.pt')
@@ -67,11 +67,10 @@ def read_checkpoint(path: str) -> dict:
     check_checkpoint('checkpoint', path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).strip().split('\n')[0]
-        raise ExperimentError(
-            f'checkpoint={path!r} cannot be read: {reason}'
-        ) from error
+    except CheckpointError as error:
+        raise ExperimentError(f'checkpoint {error}') from error
+    except OSError as error:
+        raise ExperimentError(f'checkpoint={path!r} cannot be read: {error}') from error
     if not isinstance(checkpoint, dict):
         raise ExperimentError(f'checkpoint={path!r} holds no weights')
     return checkpoint
