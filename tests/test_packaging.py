@@ -205,6 +205,14 @@ def test_installed_wheel_trains_resumes_and_tests_from_another_folder(
     assert (tmp_path / 'predictions.pkl').stat().st_size > 0
     assert len(list((tmp_path / 'pictures').iterdir())) == 3
 
+    found = run(
+        *(*mim, 'run', 'mmdet_centermask', 'infer', checkpoint, data / 'val'),
+        *('--out-dir', 'found', '--score-thr', '0'),
+        cwd=tmp_path,
+    )
+    assert 'in 3 pictures' in found
+    assert len(list((tmp_path / 'found' / 'overlays').iterdir())) == 3
+
 
 @pytest.mark.slow
 def test_mim_searches_and_runs_the_installed_wheel(installed, tmp_path):

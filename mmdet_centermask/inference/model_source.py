@@ -67,11 +67,10 @@ def read_checkpoint(path: str) -> dict:
     check_checkpoint('checkpoint', path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
-    except (OSError, CheckpointError) as error:
-        reason = str(error).strip().split('\n')[0]
-        raise ExperimentError(
-            f'checkpoint={path!r} cannot be read: {reason}'
-        ) from error
+    except CheckpointError as error:
+        raise ExperimentError(f'checkpoint {error}') from error
+    except OSError as error:
+        raise ExperimentError(f'checkpoint={path!r} cannot be read: {error}') from error
     if not isinstance(checkpoint, dict):
         raise ExperimentError(f'checkpoint={path!r} holds no weights')
     return checkpoint
