@@ -45,6 +45,8 @@ def test_objects_without_a_partner_are_counted():
     one = found(((0, 0, 10, 10), 0, 0.9), ((5, 5, 20, 20), 1, 0.5))
     other = found(((0, 0, 10, 10), 1, 0.9), ((5, 5, 20, 22), 1, 0.5))
     assert difference(one, other).unmatched == 4
+    # Mask scores of 0.45 and 0.25, of each twice.
+    assert difference(one, other, score_thr=0.3).unmatched == 2
     assert difference(one, found()).unmatched == 2
     assert difference(found(), found()) == Difference((0, 0), 0, 0, 0, 1)
 

@@ -86,8 +86,17 @@ class Difference(NamedTuple):
         )
 
 
-def difference(one: Found, other: Found) -> Difference:
-    """Pair the objects of two answers, the most alike first, and compare."""
+def difference(
+    one: Found, other: Found, score_thr: float = float('-inf')
+) -> Difference:
+    """Pair the objects of two answers, the most alike first, and compare.
+
+    Args:
+        one: As `Predictor.find` returns it, with all objects.
+        other: The same.
+        score_thr: Only objects with a mask score above count as unmatched. Which of
+            the faint ones is the last to be kept may hang on the last bit.
+    """
     counts = len(one['boxes']), len(other['boxes'])
     pairs = matched(one, other)
     boxes, scores, ious = [0.0], [0.0], [1.0]
@@ -96,7 +105,11 @@ def difference(one: Found, other: Found) -> Difference:
         for name in ('scores', 'mask_scores'):
             scores.append(float(abs(one[name][i] - other[name][j])))
         ious.append(mask_iou(one['masks'][i], other['masks'][j]))
-    unmatched = sum(counts) - 2 * len(pairs)
+    lonely = [
+        np.delete(one['mask_scores'], [i for i, _ in pairs]),
+        np.delete(other['mask_scores'], [j for _, j in pairs]),
+    ]
+    unmatched = int((np.concatenate(lonely) > score_thr).sum())
     return Difference(counts, unmatched, max(boxes), max(scores), min(ious))
 
 
