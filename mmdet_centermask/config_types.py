@@ -14,9 +14,11 @@ import inspect
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
+from numbers import Number
 from types import NoneType, UnionType
 from typing import Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
+from mmcv.transforms import BaseTransform
 from mmdet import registry
 
 # Where the names behind `type` are looked up.
@@ -53,6 +55,8 @@ def wrong_types(node: Any, path: str = '') -> Iterator[str]:
         for name, value in node.items():
             where = f'{path}.{name}' if path else str(name)
             if name in hints and not fits(value, hints[name]):
+                if issubclass(owner, BaseTransform) and is_row_of(value, Number):
+                    continue  # transforms take one number or one for each channel
                 yield (
                     f'{where}={reprlib.repr(value)}: '
                     f'{owner.__name__} takes {spelled(hints[name])}'
@@ -106,58 +110,45 @@ def fits(value: Any, hint: Any) -> bool:
 
     Only kinds are compared (text, number, dict, row, None), because the hints of
     these libraries are no contract in detail: what is called a whole number may take
-    a fraction, and what is called a number a row of them.
-    """
-    taken = kinds_of(hint)
-    if taken is None:
-        return True
-    if value is None:
-        return 'None' in taken
-    if isinstance(value, str):
-        return 'text' in taken
-    if isinstance(value, int | float):
-        return 'number' in taken
-    if isinstance(value, Mapping):
-        return 'dict' in taken
-    if isinstance(value, list | tuple | set):
-        text = any(isinstance(item, str) for item in value)
-        return 'row' in taken and ('text' in taken or not text)
-    return True
-
-
-def kinds_of(hint: Any) -> set[str] | None:
-    """The kinds that a type hint takes; None if it does not tell.
-
-    `'row'` and `'text'` together also take a row of texts.
+    a fraction, a dict also a row of them, and rows may hold rows.
     """
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        kinds: set[str] = set()
-        for choice in arguments:
-            more = kinds_of(choice)
-            if more is None:
-                return None
-            kinds |= more
-        return kinds
+        return any(fits(value, choice) for choice in arguments)
     if origin is Literal:
-        return kinds_of(Union[tuple(map(type, arguments))])  # noqa: UP007
-    if origin is NoneType:
-        return {'None'}
-    if origin is str:
-        return {'text'}
-    if origin in (bool, int, float):
-        return {'number', 'row'}
+        return any(fits(value, type(word)) for word in arguments)
     if not inspect.isclass(origin):
-        return None
+        return True
+    if origin is NoneType:
+        return value is None
+    if origin is str:
+        return isinstance(value, str)
+    if issubclass(origin, Number):
+        return isinstance(value, Number)
     if issubclass(origin, abc.Mapping):
-        return {'dict', 'row'}
+        return isinstance(value, Mapping) or is_row_of(value, Mapping)
     if origin in ROWS:
-        items = [kinds_of(item) for item in arguments if item is not Ellipsis]
-        with_text = not items or any(
-            kinds is None or 'text' in kinds for kinds in items
-        )
-        return {'row', 'text'} if with_text else {'row'}
-    return None
+        return fits_row(value, [item for item in arguments if item is not Ellipsis])
+    return True
+
+
+def fits_row(value: Any, items: list[Any]) -> bool:
+    """Whether `value` is a row, without texts where no hint of `items` takes them."""
+    takes_text = not items or any(fits('', item) for item in items)
+    if isinstance(value, str):
+        return takes_text
+    return isinstance(value, list | tuple | set | range) and (
+        takes_text or not any(isinstance(item, str) for item in value)
+    )
+
+
+def is_row_of(value: Any, kind: type) -> bool:
+    """Whether `value` is a row that is not empty, of nothing but `kind`."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(item, kind) for item in value)
+    )
 
 
 def spelled(hint: Any) -> str:

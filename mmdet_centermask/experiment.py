@@ -18,6 +18,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .build_errors import build_error
 from .config_path import PACKAGE_CONFIGS, find_config
 from .config_types import wrong_types
 from .engine.cpu_processes import spread_over_cpus
@@ -31,6 +32,15 @@ HAVE_MIXED_PRECISION = (
     'OptimWrapper',
     'AmpOptimWrapper',
     'MixedPrecisionOptimWrapper',
+)
+# What constructors raise when they do not like what they get.
+BUILD_ERRORS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -200,9 +210,11 @@ def build_runner(cfg: Config) -> Runner:
             spread_over_cpus(cfg)
         except ValueError as error:
             raise ExperimentError(f"--launcher='pytorch': {error}") from error
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    try:
+        return build(cfg)
+    except BUILD_ERRORS as error:
+        raise ExperimentError(build_error(error, cfg._cfg_dict)) from error
 
 
 def check_data(runner: Runner, splits: Sequence[str]) -> None:

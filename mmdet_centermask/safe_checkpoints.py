@@ -89,13 +89,15 @@ def load_data(source: str | Path | BinaryIO, map_location: Any = None) -> Any:
         raise CheckpointError(f'{name}: {reason_of(error)}') from error
 
 
-def load_weights_only(source: str | Path | BinaryIO, map_location: Any = None) -> Any:
-    """`load_data`, raising what torch raises."""
+def load_weights_only(
+    source: str | Path | BinaryIO, map_location: Any = None, **options: Any
+) -> Any:
+    """`load_data`, with more options of `torch.load` and raising what that raises."""
     if torch_release() >= FIRST_TORCH_WITH_ALLOW_LIST:
         # Again, because others take entries off the list when they are done.
         allow_mmengine_checkpoints()
-        return torch.load(source, map_location, weights_only=True)
-    return torch.load(source, map_location, pickle_module=DATA_PICKLE)
+        return torch.load(source, map_location, weights_only=True, **options)
+    return torch.load(source, map_location, pickle_module=DATA_PICKLE, **options)
 
 
 def load_url(

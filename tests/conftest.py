@@ -17,7 +17,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 FUZZ_EXAMPLES = os.environ.get('FUZZ_EXAMPLES')
 settings.register_profile(
     'fuzz',
-    max_examples=int(FUZZ_EXAMPLES or 20),
+    max_examples=int(FUZZ_EXAMPLES or 10),
     derandomize=FUZZ_EXAMPLES is None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

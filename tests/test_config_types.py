@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
@@ -18,8 +19,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 @pytest.mark.parametrize(
     ('hint', 'right', 'wrong'),
     [
-        (int, [3, 3.0, True, (1, 2)], ['3', None, {}, ['a']]),
-        (float, [3, 0.5, [0.1, 0.2]], ['0.5', None, {}]),
+        (int, [3, 3.0, True], ['3', None, {}, ['a'], [1]]),
+        (float, [3, 0.5], ['0.5', None, {}, [0.1, 0.2]]),
+        (Number, [3, 0.5], ['0.5', None]),
+        (list[float], [[1], [[1], [2]]], [['a'], 'a', 1, None]),
         (str, ['a'], [1, None, {}, ['a']]),
         (bool, [True, 0], ['yes', None, {}]),
         (Optional[int], [3, None], ['3', {}]),  # noqa: UP045
@@ -28,8 +31,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
         (tuple[int, ...], [(1, 2)], ['1', None]),
         (Sequence[str], [['a'], 'a'], [1, None, {}]),
         (Sequence[ConfigDict], [[{}]], ['a', ['a'], 1]),
-        (dict, [{}, ConfigDict(a=1)], [1, 'a', None]),
-        (ConfigType, [{}, [{}]], [1, 'a', None]),
+        (dict, [{}, ConfigDict(a=1)], [1, 'a', None, []]),
+        (ConfigType, [{}, [{}]], [1, 'a', None, [], ['a']]),
         (OptConfigType, [{}, None], [1, 'a']),
         (MultiConfig, [{}, [{}]], [1, 'a', None]),
         (Union[bool, str], [True, 'on_input'], [None, {}]),  # noqa: UP007
@@ -61,6 +64,13 @@ def test_arguments_of_base_classes_count():
     assert fits(3, hints['depth']) and fits('deep', hints['depth'])
     assert not fits({}, hints['depth'])
     assert fits(None, hints['cfg']) and not fits(3, hints['cfg'])
+
+
+def test_transforms_take_a_number_for_each_channel():
+    mix_up = dict(type='CachedMixUp', pad_val=(114, 114, 114))
+    assert list(wrong_types(dict(pipeline=[mix_up]))) == []
+    mix_up['pad_val'] = ('a', 'b', 'c')
+    assert len(list(wrong_types(dict(pipeline=[mix_up])))) == 1
 
 
 def test_fields_are_named_wherever_they_are():

@@ -370,6 +370,10 @@ def test_initialisation_is_kaiming(tiny_arch):
         (dict(out_indices=(1, 1)), 'out_indices=(1, 1) must be rising'),
         (dict(out_indices=()), 'out_indices=() must be rising'),
         (dict(out_indices=3), 'out_indices=3 must be rising'),
+        (dict(out_indices='12'), 'out_indices=12 must be rising'),
+        (dict(out_indices=[[1]]), 'out_indices=[[1]] must be rising'),
+        (dict(arch=[39]), 'arch=[39] is unknown'),
+        (dict(stage_with_dcn=None), 'stage_with_dcn=None must hold four flags'),
         (dict(frozen_stages=5), 'frozen_stages=5 must lie in -1..4'),
         (dict(frozen_stages=-2), 'frozen_stages=-2 must lie in -1..4'),
         (

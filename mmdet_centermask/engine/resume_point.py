@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+from ..safe_checkpoints import load_weights_only, reason_of
 
 
 class ResumePoint(NamedTuple):
@@ -31,11 +31,10 @@ def read_resume_point(path: str | Path) -> ResumePoint:
     """
     path = Path(path)
     try:
-        checkpoint = torch.load(path, 'cpu', weights_only=True, mmap=True)
+        checkpoint = load_weights_only(path, 'cpu', mmap=True)
     # What a broken file raises depends on where it is broken.
     except Exception as error:
-        reason = str(error).strip().partition('\n')[0]
-        raise IncompleteCheckpoint(f'{path} cannot be read ({reason})') from error
+        raise IncompleteCheckpoint(f'{path}: {reason_of(error)}') from error
     for key in ('meta', 'state_dict', 'optimizer'):
         if key not in checkpoint:
             raise IncompleteCheckpoint(f'{path} has no {key!r}')

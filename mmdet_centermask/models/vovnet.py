@@ -377,23 +377,20 @@ def _checked_arch(
     stage_with_dcn: Sequence[bool],
 ) -> Arch:
     """Look ``arch`` up; refuse what cannot be built with field and value."""
-    if arch not in ARCHS:
+    if not isinstance(arch, str) or arch not in ARCHS:
         raise ValueError(
             f'VoVNet: arch={arch!r} is unknown, choose one of {", ".join(ARCHS)}'
         )
-    if (
-        not isinstance(out_indices, Sequence)
-        or not out_indices
-        or list(out_indices) != sorted(set(out_indices))
-        or not set(out_indices) <= {0, 1, 2, 3}
-    ):
+    is_row = isinstance(out_indices, list | tuple)
+    rising = [i for i in range(4) if is_row and i in out_indices]
+    if not rising or list(out_indices) != rising:
         raise ValueError(
             f'VoVNet: out_indices={out_indices} must be rising numbers out of '
             '0, 1, 2, 3 (0 is stage 2 with stride 4)'
         )
     if frozen_stages not in range(-1, 5):
         raise ValueError(f'VoVNet: frozen_stages={frozen_stages} must lie in -1..4')
-    if len(stage_with_dcn) != 4:
+    if not isinstance(stage_with_dcn, list | tuple) or len(stage_with_dcn) != 4:
         raise ValueError(
             f'VoVNet: stage_with_dcn={stage_with_dcn} must hold four flags'
         )
