@@ -11,6 +11,7 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, DictAction
@@ -27,6 +28,7 @@ from .engine.resume_point import (
     find_resume_point,
     read_resume_point,
 )
+from .speed.precision import cpu_precision
 
 HAVE_MIXED_PRECISION = (
     'OptimWrapper',
@@ -140,6 +142,8 @@ def enable_amp(cfg: Config) -> None:
             f'--amp: strategy.type={cfg.strategy.type!r} has its own; for FSDP set '
             'strategy.model_wrapper.mixed_precision.param_dtype=bfloat16'
         )
+    if get_device() == 'cpu' and cpu_precision().dtype != torch.bfloat16:
+        print(f'--amp: {cpu_precision().reason}, float32 is faster on it')
     amp = Config.fromfile(PACKAGE_CONFIGS / '_base_' / 'amp.py')
     cfg.merge_from_dict(
         dict(optim_wrapper=amp.amp_optim_wrapper, default_hooks=amp.amp_hooks)

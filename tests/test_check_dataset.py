@@ -212,8 +212,8 @@ def test_command_on_broken_data(fruit, tool, capsys):
         'severity  count finding',
         'error         1 polygon of fewer than 3 points',
         '                annotation 11',
-        '                -> remove it, or the object if it has no other; it is dropped, '
-        'and',
+        '                -> remove it, or the object if it has no other; '
+        'it is dropped, and',
         '                evaluation stops at it or takes it for a box',
         'warning       1 box reaches out of the picture',
         '                annotation 14',

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from mmengine.config import Config
@@ -106,7 +107,9 @@ def in_process(config: Path, work_dir: Path, **changes) -> Runner:
     cfg.visualizer = dict(type='Visualizer', name=str(work_dir), vis_backends=[])
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.merge_from_dict({key.replace('__', '.'): v for key, v in changes.items()})
-    return build_runner(cfg)
+    # Asking compilers for their versions takes longer than the training.
+    with patch('mmengine.runner.runner.collect_env', dict):
+        return build_runner(cfg)
 
 
 class Recorder(Hook):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
 from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import nn
+
+from .narrow_maps import widen_narrow_maps
 
 BFLOAT16 = ('bfloat16', torch.bfloat16)
 # Its place before torch 2.3.
@@ -47,3 +53,13 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
         self._scale_update_param = None
         self.loss_scaler = GradScaler(enabled=False)
         self.cast_dtype = torch.bfloat16
+        self._mended: nn.Module | None = None
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and the contexts of the stock wrapper."""
+        if get_device() == 'cpu' and self._mended is not model:
+            widen_narrow_maps(model)
+            self._mended = model
+        with super().optim_context(model):
+            yield

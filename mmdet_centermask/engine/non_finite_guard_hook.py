@@ -7,6 +7,7 @@ lost without a word. This hook looks before the backward pass.
 from __future__ import annotations
 
 import json
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ class NonFiniteGuardHook(Hook):
             else:
                 drop_step(wrapper)
 
+        # Schedulers look for the mark that they leave on the function.
+        @wraps(step)
         def guarded_step(**kwargs) -> None:
             if has_loss_scale(wrapper) or self._finite('gradient', gradients(wrapper)):
                 step(**kwargs)
@@ -111,7 +114,7 @@ class NonFiniteGuardHook(Hook):
         for buffer, before in self._statistics:
             buffer.copy_(before)
         self._in_a_row += 1
-        losses = {name: float(value) for name, value in (outputs or {}).items()}
+        losses = {name: value.item() for name, value in (outputs or {}).items()}
         if outputs:
             # One NaN would hide the smoothed losses of the next 50 lines of the log.
             outputs.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
@@ -16,7 +17,10 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
+# Beside what safe_checkpoints allows everywhere.
 SAMPLE_CLASSES = [
+    bytes,  # of an array without elements
+    type(np.dtype('uint8')),
     DetDataSample,
     InstanceData,
     PixelData,
