@@ -8,7 +8,7 @@ The traceback knows.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def build_error(error: Exception, cfg: Mapping[str, Any]) -> str:
 
 def typed_parts(node: Any, path: str = '') -> Iterator[tuple[str, str]]:
     """Yield (`type`, dotted path) of every part that names a class, innermost first."""
-    items = node.items() if isinstance(node, Mapping) else ()
+    items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, Mapping) else ()
     if isinstance(node, list | tuple):
         items = ((str(i), item) for i, item in enumerate(node))
     for name, value in items:

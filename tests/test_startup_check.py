@@ -163,8 +163,8 @@ def test_advised_learning_rate_is_right(scaled):
 def test_learning_rate_in_plain_words():
     assert LearningRate(0.01, 16, False, 2).problem() == (
         'the learning rate 0.01 is too high, which can end in NaN losses: 0.01 is '
-        'meant for 16 pictures, and a step sees 2; set auto_scale_lr=dict(enable=True), or '
-        'optim_wrapper.optimizer.lr=0.00125'
+        'meant for 16 pictures, and a step sees 2; set '
+        'auto_scale_lr=dict(enable=True), or optim_wrapper.optimizer.lr=0.00125'
     )
     assert str(LearningRate(0.01, 16, True, 1)) == (
         'learning rate 0.000625 for 1 picture a step (0.01 for 16)'
