@@ -36,10 +36,12 @@ def build_error(error: Exception, cfg: Mapping[str, Any]) -> str:
 
 def typed_parts(node: Any, path: str = '') -> Iterator[tuple[str, str]]:
     """Yield (`type`, dotted path) of every part that names a class, innermost first."""
-    items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, Mapping) else ()
-    if isinstance(node, list | tuple):
-        items = ((str(i), item) for i, item in enumerate(node))
-    for name, value in items:
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        parts = node.items()
+    elif isinstance(node, list | tuple):
+        parts = enumerate(node)
+    for name, value in parts:
         yield from typed_parts(value, f'{path}.{name}' if path else str(name))
     if isinstance(node, Mapping) and isinstance(node.get('type'), str):
         yield node['type'], path

@@ -37,7 +37,7 @@ def test_unknown_argument():
 
 def test_unknown_class():
     sentence = sentence_for(roi_head__mask_head__type='SAGMaskHed')
-    assert sentence.startswith('model: CenterMask cannot be built: KeyError: ')
+    assert sentence.startswith('model.roi_head: CenterMaskRoIHead cannot be built: ')
     assert 'SAGMaskHed is not in the mmdet::model registry' in sentence
 
 
@@ -49,6 +49,7 @@ def test_own_words_are_kept_and_the_innermost_class_is_named():
 
 
 def test_the_commands_say_it(tmp_path):
-    cfg = Config(dict(model=tiny_config(neck__num_outs='five'), work_dir=str(tmp_path)))
+    model = tiny_config(neck__num_outs='five')
+    cfg = Config(dict(default_scope='mmdet', model=model, work_dir=str(tmp_path)))
     with pytest.raises(ExperimentError, match=r'^model\.neck: FPN cannot be built: '):
         build_runner(cfg)

@@ -16,7 +16,12 @@ def test_bad_picture_is_named(tmp_path, content):
         LoadImageFromFile()(dict(img_path=str(path)))
     assert str(caught.value).startswith(f'{path}: empty, damaged or no picture (')
     assert '\n' not in str(caught.value)
-    assert LoadImageFromFile(ignore_empty=True)(dict(img_path=str(path))) is None
+
+
+def test_pipelines_that_pass_over_empty_files_still_do(tmp_path):
+    (tmp_path / 'empty.jpg').touch()
+    results = dict(img_path=str(tmp_path / 'empty.jpg'))
+    assert LoadImageFromFile(ignore_empty=True)(results) is None
 
 
 def test_missing_picture_stays_a_missing_file(tmp_path):
