@@ -31,7 +31,9 @@ def test_quantised_convs_and_answers(exported):
         quantised = {
             node.name
             for node in convs
-            if producers[node.input[1]].op_type == 'DequantizeLinear'
+            # A float weight is stored, and nobody's output.
+            if (maker := producers.get(node.input[1])) is not None
+            and maker.op_type == 'DequantizeLinear'
         }
         plain = {
             node.name for node in convs if OUTPUT_LAYERS.search(' '.join(node.input))

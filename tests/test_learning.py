@@ -222,7 +222,7 @@ def test_a_race_of_seconds(tmp_path):
     cfg.val_evaluator.ann_file = f'{tmp_path}/data/truth.json'
     cfg.test_evaluator = cfg.val_evaluator
     cfg.dump(tmp_path / 'tiny.py')
-    cfg.train_cfg.type = 'EpochBasedTrainLoop'
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     cfg.dump(tmp_path / 'broken.py')
     race = Race(minutes=0.05, points=2, curve_every=2)
     paths = [str(tmp_path / 'tiny.py'), str(tmp_path / 'broken.py')]

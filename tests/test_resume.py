@@ -195,7 +195,7 @@ def test_incomplete_file_is_refused_with_its_reason(tmp_path):
     cut_off(path, 0.5)
     with pytest.raises(ExperimentError) as error:
         resume_from(Config(dict(work_dir='w')), str(path))
-    assert f'--resume={str(path)!r}: {path}: truncated' in str(error.value)
+    assert str(error.value).startswith(f'--resume={str(path)!r}: {path} cannot be read')
     assert '\n' not in str(error.value)
 
 

@@ -34,7 +34,9 @@ def read_resume_point(path: str | Path) -> ResumePoint:
         checkpoint = load_weights_only(path, 'cpu', mmap=True)
     # What a broken file raises depends on where it is broken.
     except Exception as error:
-        raise IncompleteCheckpoint(f'{path}: {reason_of(error)}') from error
+        raise IncompleteCheckpoint(
+            f'{path} cannot be read: {reason_of(error)}'
+        ) from error
     for key in ('meta', 'state_dict', 'optimizer'):
         if key not in checkpoint:
             raise IncompleteCheckpoint(f'{path} has no {key!r}')
