@@ -5,12 +5,15 @@ import sys
 
 import pytest
 import torch
+from mmcv.cnn import Scale
 from mmengine.config import Config
 from tiny_run import TRAIN, losses, run, train_command, write_config, write_data
+from torch import nn
 
 from mmdet_centermask.engine import cpu_processes
 from mmdet_centermask.engine.average_losses_hook import AverageLossesHook
 from mmdet_centermask.engine.cpu_processes import spread_over_cpus
+from mmdet_centermask.engine.sharded_strategy import lift_scalars
 from mmdet_centermask.experiment import ExperimentError, build_runner
 from mmdet_centermask.models import process_share as process_share_module
 from mmdet_centermask.models.process_share import process_share
@@ -19,10 +22,11 @@ from mmdet_centermask.models.process_share import process_share
 CONFIG = """
 model = dict(backbone=dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=16)))
 """
-# Sums in another order, amplified by eight steps of training.
-TOLERANCE = 1e-3
-# Seen: losses of the first steps agree, norms of gradients differ by 0.7%.
-UNEXPLAINED = pytest.mark.xfail(reason='open: gradients of two processes differ')
+# The first three steps, by losses and the norm of gradients. Later ones drift apart:
+# rounding turns a pixel at the threshold of a predicted mask over, and with it the IoU
+# that the network is to predict.
+EXACT_STEPS, EXACT = 3, 1e-4
+DRIFT = 0.01  # of the total loss
 
 
 def two_processes(config, work_dir, *options):
@@ -39,10 +43,12 @@ def two_processes(config, work_dir, *options):
 
 
 def assert_same_losses(one, two):
-    assert one.keys() == two.keys() and one
+    assert one.keys() == two.keys() == set(range(1, 9))
     for step in one:
         assert one[step].keys() == two[step].keys()
-        assert two[step] == pytest.approx(one[step], rel=TOLERANCE), step
+        if step <= EXACT_STEPS:
+            assert two[step] == pytest.approx(one[step], rel=EXACT), step
+        assert two[step]['loss'] == pytest.approx(one[step]['loss'], rel=DRIFT), step
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +66,6 @@ def one_process(data, tmp_path_factory):
     return losses(folder / 'run')
 
 
-@UNEXPLAINED
 @pytest.mark.slow
 def test_losses_of_two_processes(data, one_process, tmp_path):
     """Also of batches where one process has no object; gradients by their norm."""
@@ -73,7 +78,6 @@ def test_losses_of_two_processes(data, one_process, tmp_path):
     assert not any(key.startswith('module.') for key in saved['state_dict'])
 
 
-@UNEXPLAINED
 @pytest.mark.slow
 def test_losses_of_sharded_parameters(data, one_process, tmp_path):
     base = str(TRAIN.parent.parent / 'configs' / '_base_' / 'fsdp.py')
@@ -89,6 +93,32 @@ def test_losses_of_sharded_parameters(data, one_process, tmp_path):
     options = ('--cfg-options', 'train_dataloader.batch_size=1')
     two_processes(config, tmp_path / 'run', *options)
     assert_same_losses(one_process, losses(tmp_path / 'run'))
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = Scale(2.0)
+        self.fixed = nn.Parameter(torch.tensor(3.0), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return self.scale(x) * self.fixed + self.bias
+
+
+def test_scalars_become_vectors_and_files_fit_both_ways():
+    plain, lifted = Scaled(), Scaled()
+    nn.init.constant_(plain.scale.scale, 5.0)
+    lift_scalars(lifted)
+    shapes = {name: tuple(p.shape) for name, p in lifted.named_parameters()}
+    assert shapes == {'fixed': (1,), 'bias': (3,), 'scale.scale': (1,)}
+    assert not lifted.fixed.requires_grad and lifted.scale.scale.requires_grad
+    lifted.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 4, 3)
+    assert torch.equal(lifted(x), plain(x))
+    nn.init.constant_(lifted.scale.scale, 7.0)
+    plain.load_state_dict(lifted.state_dict())
+    assert plain.scale.scale.shape == () and plain.scale.scale.item() == 7
 
 
 def test_a_process_that_nobody_launched_is_told_so(monkeypatch):

@@ -16,7 +16,11 @@ from mmengine.hooks import CheckpointHook
 from tiny_run import environment, losses, run, train_command, write_config, write_data
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmdet_centermask.engine import AtomicCheckpointHook, NumberedBatchSampler
+from mmdet_centermask.engine import (
+    AtomicCheckpointHook,
+    NumberedBatchSampler,
+    ResumableTrainLoop,
+)
 from mmdet_centermask.engine.atomic_checkpoint_hook import (
     AtomicBackend,
     warn_of_split_updates,
@@ -81,15 +85,27 @@ def test_pictures_do_not_depend_on_workers():
     assert len({item[1] for item in pictures}) == 12
 
 
-def test_pictures_do_not_depend_on_what_was_loaded_before():
+@pytest.mark.parametrize('taken', [0, 1])
+def test_pictures_do_not_depend_on_what_was_loaded_before(taken):
     whole = first(loader(), 6)
     dataloader = loader()
     iterator = iter(dataloader)
-    next(iterator)
-    # Two more are drawn and forgotten; with workers, what is in hand comes first.
-    assert dataloader.batch_sampler.skip_to(3) == 2
+    for _ in range(taken):
+        next(iterator)
+    # So many more are drawn and forgotten.
+    assert dataloader.batch_sampler.skip_to(3) == 3 - taken
     assert list(itertools.islice(iterator, 3)) == whole[3:]
     assert dataloader.batch_sampler.skip_to(2) == 0
+
+
+def test_workers_give_what_they_have_in_hand_before_the_rest():
+    whole = first(loader(), 6)
+    dataloader = loader(workers=1)
+    iterator = iter(dataloader)
+    skipped = dataloader.batch_sampler.skip_to(4)
+    in_hand = 4 - skipped
+    assert in_hand == 2  # torch's DataLoader draws two for each worker
+    assert list(itertools.islice(iterator, in_hand + 2)) == whole[:in_hand] + whole[4:]
 
 
 def test_two_processes_draw_and_augment_as_one_with_twice_the_batch(monkeypatch):
@@ -104,6 +120,11 @@ def test_two_processes_draw_and_augment_as_one_with_twice_the_batch(monkeypatch)
         parts.append(first(loader(batch_size=2), 3))
     for both, one, two in zip(whole, *parts, strict=True):
         assert sorted(both) == sorted([*one, *two])
+
+
+def test_loop_wants_a_config():
+    with pytest.raises(TypeError, match='train_dataloader=.* has to be a config'):
+        ResumableTrainLoop(None, loader(), max_iters=1)
 
 
 def test_only_an_endless_sampler_is_skipped():

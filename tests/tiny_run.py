@@ -7,7 +7,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -107,9 +108,17 @@ def in_process(config: Path, work_dir: Path, **changes) -> Runner:
     cfg.visualizer = dict(type='Visualizer', name=str(work_dir), vis_backends=[])
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.merge_from_dict({key.replace('__', '.'): v for key, v in changes.items()})
-    # Asking compilers for their versions takes longer than the training.
-    with patch('mmengine.runner.runner.collect_env', dict):
+    with without_chores():
         return build_runner(cfg)
+
+
+@contextmanager
+def without_chores() -> Iterator[None]:
+    """Leave out what takes longer than the training: versions of compilers, and the
+    config laid out for people with every checkpoint."""
+    env = patch('mmengine.runner.runner.collect_env', dict)
+    with env, patch.object(Config, 'pretty_text', ''):
+        yield
 
 
 class Recorder(Hook):
@@ -134,7 +143,8 @@ def train(runner: Runner, look=None, hooks: Sequence[Hook] = ()) -> Recorder:
     recorder = Recorder(look)
     for hook in (*hooks, recorder):
         runner.register_hook(hook)
-    runner.train()
+    with without_chores():
+        runner.train()
     return recorder
 
 

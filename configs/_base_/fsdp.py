@@ -1,10 +1,10 @@
-# Parameters, gradients and optimizer state sharded over the processes, by MMEngine's
-# FSDP strategy. A config takes this file as one more `_base_`; it is run with
-# `--launcher pytorch`. Of VoVNet's 70 million parameters (V-99) a process holds its
-# share; what is computed in one piece are the parts of at least a million.
+# Parameters, gradients and optimizer state sharded over the processes (FSDP). A config
+# takes this file as one more `_base_`; it is run with `--launcher pytorch`. Of the 97
+# million parameters of CenterMask V-99 a process holds its share; what is gathered for
+# a moment are pieces of about a million.
 runner_type = 'FlexibleRunner'
 strategy = dict(
-    type='FSDPStrategy',
+    type='ShardedStrategy',
     model_wrapper=dict(
         type='MMFullyShardedDataParallel',
         use_orig_params=True,  # frozen and learning parameters, in one piece

@@ -10,6 +10,7 @@ from .mixed_precision_optim_wrapper import MixedPrecisionOptimWrapper
 from .non_finite_guard_hook import NonFiniteError, NonFiniteGuardHook
 from .numbered_batch_sampler import NumberedBatchSampler
 from .resumable_train_loop import ResumableTrainLoop
+from .sharded_strategy import ShardedStrategy
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -20,4 +21,5 @@ __all__ = [
     'NonFiniteGuardHook',
     'NumberedBatchSampler',
     'ResumableTrainLoop',
+    'ShardedStrategy',
 ]

@@ -60,9 +60,8 @@ class NumberedBatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[NumberedIndex]]:
         self._stream = iter(self.inner)
-        # Not a `for` over the stream: `skip_to` draws from it in between.
-        while (batch := self._draw()) is not None:
-            yield batch
+        # Not a loop over the stream: `skip_to` draws from it in between.
+        return iter(self._draw, None)
 
     def __len__(self) -> int:
         return len(self.inner)

@@ -29,9 +29,17 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         dataloader: Config of the training dataloader. Only with mmengine's
             ``InfiniteSampler`` are past batches left unread.
         kwargs: The arguments of ``IterBasedTrainLoop``.
+
+    Raises:
+        TypeError: ``dataloader`` is an object; its batches cannot be numbered.
     """
 
     def __init__(self, runner, dataloader: ConfigType, **kwargs) -> None:
+        if not isinstance(dataloader, dict):
+            raise TypeError(
+                f'ResumableTrainLoop: train_dataloader={dataloader!r} has to be a '
+                'config'
+            )
         # Loading a checkpoint may change the runner's seed; the sampler has this one.
         self._seed = runner.seed
         loader = runner.build_dataloader(
