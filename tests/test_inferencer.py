@@ -426,9 +426,10 @@ def test_panoptic():
         show_progress=False,
     )
     pixels = noise(64, 96)
-    # Random weights are sure of nothing. Told so, they see the second stuff class.
-    for bias, label, change in ((0, 7, 0), (99, 6, 0.9)):
-        made.model.semantic_head.conv_logits.bias.data[1] = bias
+    # Told so, random weights see things everywhere, none of them sure, so void (7);
+    # then the second stuff class.
+    for bias, label, change in ((-99, 7, 0), (99, 6, 0.9)):
+        made.model.semantic_head.conv_logits.bias.data[:2] = torch.tensor([-99, bias])
         result = made(pixels, return_vis=True, score_thr=0.5)
         (prediction,), (drawn,) = result['predictions'], result['visualization']
         assert prediction['labels'] == []
