@@ -388,3 +388,53 @@ def test_frames_are_seen_in_the_order_of_the_config(inferencer):
     packed = inferencer.pipeline(pixels)
     np.testing.assert_array_equal(packed['inputs'].permute(1, 2, 0), pixels)
     assert isinstance(next(inferencer.stream(pixels)).frame, Frame)
+
+
+def test_attention_behind_a_stock_roi_head():
+    """Mask R-CNN with SAG-Mask: levels by FPN's rule, k = 4 + log2(side / 224)."""
+    made = CenterMaskInferencer(
+        'mask-rcnn_v39_fpn_sag-mask_ms-3x_coco',
+        fast=False,
+        show_progress=False,
+        cfg_options={
+            'model.backbone.arch': 'V-19-slim-dw',
+            'model.backbone.init_cfg': None,
+            'model.neck.in_channels': [112, 256, 384, 512],
+            'model.test_cfg.rpn.max_per_img': 20,
+            'model.test_cfg.rcnn.score_thr': 0.0,
+            'model.test_cfg.rcnn.max_per_img': 6,
+            'test_dataloader.dataset.pipeline.1.scale': (256, 128),
+        },
+    )
+    (found,) = made.stream(noise(64, 128), score_thr=0.0, attention=True)
+    instances = found.instances
+    assert 0 < len(instances) <= 6
+    assert instances.attention.shape[1:] == (14, 14)
+    assert ((instances.attention > 0) & (instances.attention < 1)).all()
+    sides = (instances.rois[:, 2:] - instances.rois[:, :2]).prod(1).sqrt() * 2
+    wanted = torch.floor(4 + torch.log2(sides / 224 + 1e-6)).clamp(2, 5)
+    assert instances.roi_levels.tolist() == wanted.tolist()
+    (view,) = made.visualize([found.frame], [found.sample], attention=True)
+    assert view.shape == (64, 128, 3)
+
+
+def test_panoptic():
+    """Stuff is tinted, the map comes along, instances are as ever."""
+    made = CenterMaskInferencer(
+        'panoptic-centermask_v19-slim-dw_fpn_quickstart',
+        fast=False,
+        show_progress=False,
+    )
+    pixels = noise(64, 96)
+    # Told so, random weights see things everywhere, none of them sure, so void (7);
+    # then the second stuff class.
+    for bias, label, change in ((-99, 7, 0), (99, 6, 0.9)):
+        made.model.semantic_head.conv_logits.bias.data[:2] = torch.tensor([-99, bias])
+        result = made(pixels, return_vis=True, score_thr=0.5)
+        (prediction,), (drawn,) = result['predictions'], result['visualization']
+        assert prediction['labels'] == []
+        np.testing.assert_array_equal(
+            prediction['panoptic_seg'], np.full((64, 96), label)
+        )
+        assert (drawn != pixels[..., ::-1]).any(-1).mean() >= change
+        assert change or (drawn == pixels[..., ::-1]).all()
