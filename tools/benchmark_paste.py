@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import platform
 import time
 from collections.abc import Callable
 from functools import partial
@@ -116,6 +115,8 @@ def main(args: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
+    from mmdet_centermask.benchmark.hardware import cpu_name
+
     torch.set_num_threads(args.threads)
     size = tuple(args.size)
     pastes = contestants(size)
@@ -137,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
     print(
         f'{args.instances} masks into {size[0]} x {size[1]}, boxes of {height:.0f} x '
         f'{width:.0f} on average, {pixels[STOCK].sum()} pixels set; torch '
-        f'{torch.__version__}, {args.threads} threads, {platform.processor()}\n'
+        f'{torch.__version__}, {args.threads} threads, {cpu_name()}\n'
     )
     print(f'| | ms | quartiles | times as fast | other pixels | MB for {args.many} |')
     print('|---|---|---|---|---|---|')

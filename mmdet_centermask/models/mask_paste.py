@@ -116,7 +116,7 @@ def stretch(
 
     Yields:
         The crop of each box. It is empty where a box lies outside of the picture, and
-        never reaches a threshold where a box has no width or height.
+        reaches no threshold above 0 where a box has no width or height.
     """
     for some, some_boxes in zip(
         probabilities.split(CHUNK), boxes.split(CHUNK), strict=True
