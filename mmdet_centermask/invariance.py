@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Picture = dict
@@ -23,8 +24,7 @@ Picture = dict
 
 @dataclass
 class Agreement:
-    """How far two answers agree. Each instance of one is paired with the instance of
-    the other that has its label and overlaps it most.
+    """How far two answers agree, instances of the same label paired by their masks.
 
     Attributes:
         instances: Of the reference.
@@ -64,26 +64,40 @@ def predict(model: BaseModel, *pictures: Picture) -> list[InstanceData]:
         return [sample.pred_instances for sample in model.test_step(batch)]
 
 
-def compare(found: InstanceData, reference: InstanceData) -> Agreement:
-    """How far ``found`` agrees with ``reference``, an answer to the same picture."""
+def compare(
+    found: InstanceData, reference: InstanceData, score_thr: float = 0.0
+) -> Agreement:
+    """How far ``found`` agrees with ``reference``, an answer to the same picture.
+
+    Args:
+        found: ``bboxes``, ``labels``, ``scores``, ``masks``, ``mask_scores``.
+        reference: The same.
+        score_thr: Pairs of which neither scores as much are passed over, as are
+            instances without a partner that do not.
+    """
     same_label = found.labels[:, None] == reference.labels[None, :]
     ious = mask_ious(found.masks, reference.masks) * same_label
-    result = Agreement(instances=len(reference))
-    taken = set()
-    for row in range(len(found)):
-        best = int(ious[row].argmax()) if len(reference) else -1
-        if best < 0 or best in taken or ious[row, best] < 0.5:
-            result.unmatched += 1
+    # Where masks are alike, scores tell them apart.
+    scores = (found.scores[:, None] - reference.scores[None, :]).abs()
+    rows, columns = linear_sum_assignment((ious - 0.1 * scores).numpy(), maximize=True)
+    result = Agreement(instances=int((reference.scores >= score_thr).sum()))
+    alone = [set(range(len(found))), set(range(len(reference)))]
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if ious[row, column] < 0.5:
             continue
-        taken.add(best)
-        one, other = found[row], reference[best]
+        alone[0].remove(row)
+        alone[1].remove(column)
+        one, other = found[row], reference[column]
+        if max(one.scores.item(), other.scores.item()) < score_thr:
+            continue
         result += Agreement(
             score=difference(one.scores, other.scores),
             mask_score=difference(one.mask_scores, other.mask_scores),
             box=difference(one.bboxes, other.bboxes),
-            mask_iou=float(ious[row, best]),
+            mask_iou=float(ious[row, column]),
         )
-    result.unmatched += len(reference) - len(taken)
+    for rest, instances in zip(alone, (found, reference), strict=True):
+        result.unmatched += sum(instances.scores[i].item() >= score_thr for i in rest)
     return result
 
 
@@ -99,17 +113,22 @@ def mask_ious(masks: Tensor, others: Tensor) -> Tensor:
     return torch.where(union > 0, common / union.clamp(min=1), 1.0)
 
 
-def in_company(model: BaseModel, pictures: Sequence[Picture]) -> Agreement:
+def in_company(
+    model: BaseModel, pictures: Sequence[Picture], score_thr: float = 0.0
+) -> Agreement:
     """All pictures as one batch, against each alone. They have to be of one size."""
     together = predict(model, *pictures)
     return sum_of(
-        compare(found, predict(model, picture)[0])
+        compare(found, predict(model, picture)[0], score_thr)
         for found, picture in zip(together, pictures, strict=True)
     )
 
 
 def in_padding(
-    model: BaseModel, pictures: Sequence[Picture], extra: tuple[int, int]
+    model: BaseModel,
+    pictures: Sequence[Picture],
+    extra: tuple[int, int],
+    score_thr: float = 0.0,
 ) -> Agreement:
     """Each picture beside a black one that is larger, against each alone.
 
@@ -117,6 +136,7 @@ def in_padding(
         model: In eval mode.
         pictures: Of any size.
         extra: Rows and columns that the other picture has more.
+        score_thr: As in :func:`compare`.
     """
 
     def padded(picture: Picture) -> InstanceData:
@@ -127,11 +147,11 @@ def in_padding(
         larger['data_samples'].set_metainfo(dict(img_shape=size, ori_shape=size))
         return predict(model, picture, larger)[0]
 
-    return sum_of(compare(padded(p), predict(model, p)[0]) for p in pictures)
+    return sum_of(compare(padded(p), predict(model, p)[0], score_thr) for p in pictures)
 
 
 def on_threads(
-    model: BaseModel, pictures: Sequence[Picture], threads: int
+    model: BaseModel, pictures: Sequence[Picture], threads: int, score_thr: float = 0.0
 ) -> Agreement:
     """Each picture on ``threads`` threads, against one."""
 
@@ -139,7 +159,9 @@ def on_threads(
         with number_of_threads(count):
             return predict(model, picture)[0]
 
-    return sum_of(compare(answer(p, threads), answer(p, 1)) for p in pictures)
+    return sum_of(
+        compare(answer(p, threads), answer(p, 1), score_thr) for p in pictures
+    )
 
 
 @contextmanager

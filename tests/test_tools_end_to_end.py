@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from payload import assert_it_bites, malicious_checkpoint
+
+from mmdet_centermask.safe_checkpoints import load_data
 
 QUICKSTART = 'centermask-lite_v19-slim-dw_fpn_quickstart.py'
 TINY = (
@@ -77,13 +80,33 @@ def test_train_resume_test(repository, folder):
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= values.keys()
 
 
-def test_malicious_checkpoint_is_one_line(repository, folder):
-    path = folder / 'evil.pth'
+def test_one_seed_gives_the_same_weights(repository, folder):
+    for name in ('first', 'second'):
+        words = (QUICKSTART, '--work-dir', name, *options('train', 'val'))
+        limits = ('train_cfg.max_iters=2', 'randomness.seed=7')
+        done = call(repository, folder, 'train.py', *words, *limits)
+        assert done.returncode == 0, done.stdout[-5000:]
+    first, second = (
+        load_data(folder / name / 'iter_2.pth')['state_dict']
+        for name in ('first', 'second')
+    )
+    assert first.keys() == second.keys()
+    differing = [name for name in first if not torch.equal(first[name], second[name])]
+    assert differing == []
+
+
+@pytest.mark.parametrize('tool', ['test.py', 'train.py'])
+def test_malicious_checkpoint_is_one_line(repository, folder, tool):
+    path = folder / f'{tool}.evil.pth'
     trace = malicious_checkpoint(path)
-    words = (QUICKSTART, 'evil.pth', '--work-dir', 'evil', *options('test'))
-    done = call(repository, folder, 'test.py', *words)
+    if tool == 'test.py':
+        words = [QUICKSTART, path.name, *options('test')]
+    else:
+        words = [QUICKSTART, '--resume', path.name, *options('train', 'val')]
+    done = call(repository, folder, tool, *words)
     assert done.returncode == 1
     assert 'Traceback' not in done.stdout
     last = done.stdout.rstrip().splitlines()[-1]
-    assert last.startswith('evil.pth: refused, because its pickle asks for')
+    assert f'{path.name}' in last
+    assert 'refused, because its pickle asks for' in last
     assert_it_bites(path, trace)

@@ -26,6 +26,13 @@ def parse_args() -> argparse.Namespace:
         metavar=('ROWS', 'COLUMNS'),
         help='by how much the largest picture of a batch is larger',
     )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='S',
+        help='leave out what scores less in both answers',
+    )
     return parser.parse_args()
 
 
@@ -48,12 +55,16 @@ def main() -> None:
     size = pictures[0]['inputs'].shape
     rows = {
         'in a batch of one size': in_company(
-            model, [p for p in pictures if p['inputs'].shape == size]
+            model,
+            [p for p in pictures if p['inputs'].shape == size],
+            args.score_thr,
         ),
         f'padded by {args.extra[0]} x {args.extra[1]}': in_padding(
-            model, pictures, tuple(args.extra)
+            model, pictures, tuple(args.extra), args.score_thr
         ),
-        f'on {args.threads} threads, not 1': on_threads(model, pictures, args.threads),
+        f'on {args.threads} threads, not 1': on_threads(
+            model, pictures, args.threads, args.score_thr
+        ),
     }
     print(
         f'{"":24} {"instances":>9} {"unmatched":>9} {"score":>9} {"mask score":>10} '
