@@ -200,11 +200,16 @@ def enable_tta(cfg: Config) -> None:
         dataset.pipeline = cfg.tta_pipeline
 
 
-def enable_fast(cfg: Config) -> None:
-    """Test with the optimized detector, unless the config already does."""
+def enable_fast(cfg: Config, **options: Any) -> None:
+    """Test with the optimized detector, unless the config already does.
+
+    Args:
+        cfg: Of the test.
+        **options: Of :func:`mmdet_centermask.optimize`.
+    """
     hooks = cfg.get('custom_hooks', [])
     if not any(hook['type'] == 'FastInferenceHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='FastInferenceHook')]
+        cfg.custom_hooks = [*hooks, dict(type='FastInferenceHook', **options)]
 
 
 def build_runner(cfg: Config) -> Runner:

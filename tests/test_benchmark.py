@@ -21,7 +21,12 @@ from mmdet_centermask.benchmark import conv_peak
 from mmdet_centermask.benchmark.any_config import find_any_config
 from mmdet_centermask.benchmark.complexity import flops_of, parameters_of
 from mmdet_centermask.benchmark.detector import build_detector, without_pretrained
-from mmdet_centermask.benchmark.measure import network_share, ratio, summary
+from mmdet_centermask.benchmark.measure import (
+    network_share,
+    number_format,
+    ratio,
+    summary,
+)
 from mmdet_centermask.benchmark.measure_report import speed_table, stage_table
 from mmdet_centermask.benchmark.new_process import in_new_process, peak_memory_mb
 from mmdet_centermask.benchmark.pictures import network_shape, noise
@@ -76,6 +81,11 @@ def test_calls_take_turns_and_warm_up_does_not_count():
 
 def test_ratio_of_medians():
     assert ratio([2.0, 4.0, 60.0], [1.0, 2.0, 1.0]) == 4.0
+
+
+def test_number_formats_of_the_modes():
+    assert number_format('stock') == number_format('fast-float32') == 'float32'
+    assert number_format('fast') == number_format('fast-compiled')
 
 
 def test_share_of_the_network_by_hand():

@@ -24,10 +24,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--mode',
         nargs='+',
-        choices=['default', 'fast', 'stock'],
+        choices=['default', 'fast', 'fast-float32', 'fast-compiled', 'stock'],
         default=['default'],
-        help='eager float32; optimized; CenterMask between stock parts. Several take '
-        'turns, and the first is what the others are compared with',
+        help='eager float32; optimized, also in float32 or compiled; CenterMask '
+        'between stock parts. Several take turns, and the first is what the others '
+        'are compared with',
     )
     parser.add_argument(
         '--stages', action='store_true', help='also print the time of each stage'

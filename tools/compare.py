@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
         'detectors',
         nargs='+',
         metavar='CONFIG[:CHECKPOINT][@MODE]',
-        help='MODE is default, fast or stock, as in tools/benchmark.py',
+        help='MODE as in tools/benchmark.py',
     )
     parser.add_argument(
         '--data',

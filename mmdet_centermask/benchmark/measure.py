@@ -16,7 +16,7 @@ from .conv_peak import conv_peaks
 from .hardware import hardware
 from .stages import NETWORK, STAGES, stage_seconds
 from .timing import quartiles, take_turns
-from .workload import Ready, Workload, make_ready, memory_of
+from .workload import OPTIMIZED, Ready, Workload, make_ready, memory_of
 
 Row = dict[str, Any]
 Stages = list[dict[str, float]]
@@ -94,9 +94,11 @@ def measure(
 
 def number_format(mode: str) -> str:
     """Of the network's convolutions."""
-    if mode != 'fast':
+    if mode not in OPTIMIZED:
         return 'float32'
-    return str(choose_precision(torch.device(get_device())).dtype)[len('torch.') :]
+    wanted = OPTIMIZED[mode].get('precision', 'auto')
+    chosen = choose_precision(torch.device(get_device()), wanted)
+    return str(chosen.dtype)[len('torch.') :]
 
 
 def describe(workload: Workload, ready: Ready) -> Row:

@@ -17,7 +17,13 @@ from .pictures import load_picture, network_shape, noise
 from .stock_style import in_stock_style
 from .untrained import keep_detections, set_limits, settle
 
-MODES = ('default', 'fast', 'stock')
+# What `optimize` is told in each mode that uses it.
+OPTIMIZED: dict[str, dict[str, Any]] = {
+    'fast': {},
+    'fast-float32': dict(precision='float32'),
+    'fast-compiled': dict(compile=True),
+}
+MODES = ('default', *OPTIMIZED, 'stock')
 
 
 class Workload(NamedTuple):
@@ -26,8 +32,8 @@ class Workload(NamedTuple):
     config: str
     """A path."""
     mode: str = 'default'
-    """``'default'``: as the config says, eager float32. ``'fast'``: what
-    :func:`mmdet_centermask.optimize` makes of it. ``'stock'``: see
+    """``'default'``: as the config says, eager float32. Those of :data:`OPTIMIZED`:
+    what :func:`mmdet_centermask.optimize` makes of it. ``'stock'``: see
     :class:`~.stock_style.StockStyleCenterMask`."""
     checkpoint: str | None = None
     pictures: tuple[str, ...] = ()
@@ -77,8 +83,8 @@ def make_ready(workload: Workload) -> Ready:
     first = batches[0]
     parameters = parameters_of(model)
     flops = flops_of(partial(model.test_step, first)) // len(first['inputs'])
-    if workload.mode == 'fast':
-        model = optimize(model, precision='auto', compile=False)
+    if workload.mode in OPTIMIZED:
+        model = optimize(model, **OPTIMIZED[workload.mode])
     calls = [torch.no_grad()(partial(model.test_step, data)) for data in batches]
     shape = first['data_samples'][0].img_shape[:2]
     return Ready(model, calls, shape, parameters, flops, score_thr)
