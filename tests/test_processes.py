@@ -22,33 +22,48 @@ from mmdet_centermask.models.process_share import process_share
 CONFIG = """
 model = dict(backbone=dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=16)))
 """
-# The first three steps, by losses and the norm of gradients. Later ones drift apart:
-# rounding turns a pixel at the threshold of a predicted mask over, and with it the IoU
-# that the network is to predict.
-EXACT_STEPS, EXACT = 3, 1e-4
-DRIFT = 0.01  # of the total loss
+# Training amplifies rounding: in float32 one process drifts as far from itself when
+# the two pictures of a batch change places (docs/reliability.md).
+FLOAT64 = """
+import torch
+torch.set_default_dtype(torch.float64)
+"""
+# Steps as long as the gradients, which are clipped: their norms are 8 and more. Adam
+# would divide a common factor out.
+CLIPPED_SGD = """
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='SGD', lr=0.002, weight_decay=1e-4),
+    clip_grad=dict(max_norm=5),
+)
+"""
+# Of every loss and of the norm of gradients, in all eight steps.
+SAME = 1e-6
+SAME_FLOAT32 = 1e-3
 
 
 def two_processes(config, work_dir, *options):
-    """What `mim train --launcher pytorch --gpus 2` runs."""
+    """The losses of what `mim train --launcher pytorch --gpus 2` runs."""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     launch = [sys.executable, '-m', 'torch.distributed.launch', '--nproc_per_node=2']
     command = [*launch, f'--master_port={port}', TRAIN, config]
-    return run(
+    run(
         [*map(str, command), '--launcher', 'pytorch', '--work-dir', str(work_dir)]
-        + list(options)
+        + ['--cfg-options', 'train_dataloader.batch_size=1', *options]
     )
+    return losses(work_dir)
 
 
-def assert_same_losses(one, two):
+def weights(work_dir):
+    saved = torch.load(work_dir / 'iter_8.pth', weights_only=True)
+    return saved['state_dict']
+
+
+def assert_same_losses(one, two, tolerance):
     assert one.keys() == two.keys() == set(range(1, 9))
     for step in one:
-        assert one[step].keys() == two[step].keys()
-        if step <= EXACT_STEPS:
-            assert two[step] == pytest.approx(one[step], rel=EXACT), step
-        assert two[step]['loss'] == pytest.approx(one[step]['loss'], rel=DRIFT), step
+        assert two[step] == pytest.approx(one[step], rel=tolerance), step
 
 
 @pytest.fixture(scope='module')
@@ -57,42 +72,40 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp('processes') / 'data')
 
 
-@pytest.fixture(scope='module')
-def one_process(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('one')
-    config = write_config(folder / 'config.py', data, CONFIG)
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(data, tmp_path):
+    """Also on batches where one process has no object; gradients by their norm."""
+    config = write_config(tmp_path / 'config.py', data, FLOAT64 + CONFIG)
     options = ('--cfg-options', 'train_dataloader.batch_size=2')
-    run(train_command(config, folder / 'run', *options))
-    return losses(folder / 'run')
+    run(train_command(config, tmp_path / 'one', *options))
+    one = losses(tmp_path / 'one')
+    assert_same_losses(one, two_processes(config, tmp_path / 'two'), SAME)
+    # The same file, too: no prefix of a wrapper.
+    assert weights(tmp_path / 'two').keys() == weights(tmp_path / 'one').keys()
 
 
 @pytest.mark.slow
-def test_losses_of_two_processes(data, one_process, tmp_path):
-    """Also of batches where one process has no object; gradients by their norm."""
-    config = write_config(tmp_path / 'config.py', data, CONFIG)
-    options = ('--cfg-options', 'train_dataloader.batch_size=1')
-    two_processes(config, tmp_path / 'run', *options)
-    assert_same_losses(one_process, losses(tmp_path / 'run'))
-    saved = torch.load(tmp_path / 'run' / 'iter_8.pth', weights_only=True)
-    # The same file as of one process: no prefix of a wrapper.
-    assert not any(key.startswith('module.') for key in saved['state_dict'])
-
-
-@pytest.mark.slow
-def test_losses_of_sharded_parameters(data, one_process, tmp_path):
+def test_sharded_parameters_train_as_whole_ones(data, tmp_path):
+    """In float32: both ways compute the same in each process."""
+    whole = write_config(tmp_path / 'whole.py', data, CONFIG + CLIPPED_SGD)
     base = str(TRAIN.parent.parent / 'configs' / '_base_' / 'fsdp.py')
-    config = write_config(tmp_path / 'config.py', data, CONFIG)
-    config.write_text(
-        config.read_text()
+    sharded = tmp_path / 'sharded.py'
+    sharded.write_text(
+        whole.read_text()
         .replace('_base_ = ', f'_base_ = [{base!r}, ', 1)
         .replace("quickstart.py'", "quickstart.py']", 1)
         # Small enough that the tiny model is cut into several pieces.
         + 'strategy = dict(model_wrapper=dict('
         'auto_wrap_policy=dict(min_num_params=100_000)))\n'
     )
-    options = ('--cfg-options', 'train_dataloader.batch_size=1')
-    two_processes(config, tmp_path / 'run', *options)
-    assert_same_losses(one_process, losses(tmp_path / 'run'))
+    expected = two_processes(whole, tmp_path / 'whole')
+    found = two_processes(sharded, tmp_path / 'sharded')
+    assert_same_losses(expected, found, SAME_FLOAT32)
+    ours, theirs = weights(tmp_path / 'sharded'), weights(tmp_path / 'whole')
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        assert ours[name].shape == weight.shape, name
+        assert torch.allclose(ours[name], weight, rtol=1e-3, atol=1e-4), name
 
 
 class Scaled(nn.Module):
@@ -109,7 +122,7 @@ class Scaled(nn.Module):
 def test_scalars_become_vectors_and_files_fit_both_ways():
     plain, lifted = Scaled(), Scaled()
     nn.init.constant_(plain.scale.scale, 5.0)
-    lift_scalars(lifted)
+    assert lift_scalars(lifted) == ['fixed', 'scale.scale']
     shapes = {name: tuple(p.shape) for name, p in lifted.named_parameters()}
     assert shapes == {'fixed': (1,), 'bias': (3,), 'scale.scale': (1,)}
     assert not lifted.fixed.requires_grad and lifted.scale.scale.requires_grad

@@ -22,7 +22,8 @@ def resident_megabytes() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATM.exists(), reason='reads memory from /proc, as on Linux')
-def test_memory_does_not_grow():
+def test_memory_does_not_grow(capsys):
+    """How much there is at the start and at the end is printed."""
     from mmdet.structures import DetDataSample
 
     model = talkative(tiny_model(test_cfg__bbox__max_per_img=5)).eval()
@@ -40,6 +41,8 @@ def test_memory_does_not_grow():
         assert found.masks.shape[1:] == size
         measured.append(resident_megabytes())
     late = measured[WARM_UP:]
+    with capsys.disabled():
+        print(f'\n{WARM_UP} inferences: {late[0]:.0f} MB, {INFERENCES}: {late[-1]:.0f} MB')
     slope, _ = np.polyfit(np.arange(len(late)), late, 1)
     # A leak of one mask of 64 x 64 in each inference would be 0.004 MB.
     assert slope < 0.001, f'{slope:.5f} MB an inference, {late[0]} to {late[-1]} MB'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine._strategy.fsdp import FSDPStrategy
+from mmengine.device import get_device
 from mmengine.optim import BaseOptimWrapper
 from mmengine.registry import STRATEGIES
 from torch import Tensor, nn
@@ -12,19 +13,35 @@ from torch import Tensor, nn
 
 @STRATEGIES.register_module()
 class ShardedStrategy(FSDPStrategy):
-    """Stock FSDP with two things mended.
+    """Stock FSDP with three things mended.
 
     torch's FSDP refuses parameters without a dimension, such as the scales of FCOS.
-    And the stock wrapper clips each process's share of the gradients by the norm of
-    that share; here the norm is that of all of them.
+    The stock wrapper clips each process's share of the gradients by the norm of that
+    share; here the norm is that of all of them. And on a CPU, saving a full checkpoint
+    would read freed memory.
     """
+
+    def _init_state_dict_cfg(self, state_dict_cfg: str | dict) -> None:
+        super()._init_state_dict_cfg(state_dict_cfg)
+        if get_device() == 'cpu':
+            # torch "moves" the gathered parameters to the CPU and frees the originals:
+            # where they are there already, both are the same memory.
+            self.state_dict_config.offload_to_cpu = False
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """The model, its scalars as vectors of length 1."""
         model = super().build_model(model)
-        lift_scalars(model)
+        self.lifted = lift_scalars(model)
         self.id_to_name = {id(p): name for name, p in model.named_parameters()}
         return model
+
+    def model_state_dict(self) -> dict:
+        """Of a full checkpoint the one that the plain model has."""
+        state = super().model_state_dict()
+        if self._is_full_state_dict():
+            # Empty in all processes but the first.
+            state.update({n: state[n].squeeze(0) for n in self.lifted if n in state})
+        return state
 
     def build_optim_wrapper(
         self, optim_wrapper: Any, model: nn.Module | None = None
@@ -36,24 +53,26 @@ class ShardedStrategy(FSDPStrategy):
         return wrapper
 
 
-def lift_scalars(model: nn.Module) -> None:
-    """Make vectors of length 1 of parameters without a dimension.
+def lift_scalars(model: nn.Module) -> list[str]:
+    """Make vectors of length 1 of parameters without a dimension; return their names.
 
-    They broadcast the same. A plain model loads them as they are, torch takes the one
-    element out; the other way round is taken care of here.
+    They broadcast the same. State dicts of a plain model still load.
     """
-    for module in model.modules():
+    lifted = []
+    for path, module in model.named_modules():
         scalars = [n for n, p in module.named_parameters(recurse=False) if p.dim() == 0]
         for name in scalars:
             parameter = getattr(module, name)
-            lifted = nn.Parameter(parameter.detach()[None], parameter.requires_grad)
-            setattr(module, name, lifted)
+            vector = nn.Parameter(parameter.detach()[None], parameter.requires_grad)
+            setattr(module, name, vector)
+            lifted.append(f'{path}.{name}'.lstrip('.'))
         if scalars:
             module._register_load_state_dict_pre_hook(
                 lambda state, prefix, *_, names=scalars: lift_state(
                     state, [prefix + name for name in names]
                 )
             )
+    return lifted
 
 
 def lift_state(state: dict[str, Tensor], names: list[str]) -> None:
