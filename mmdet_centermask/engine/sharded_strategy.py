@@ -30,10 +30,10 @@ class ShardedStrategy(FSDPStrategy):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """The model, its scalars as vectors of length 1."""
-        model = super().build_model(model)
-        self.lifted = lift_scalars(model)
-        self.id_to_name = {id(p): name for name, p in model.named_parameters()}
-        return model
+        built = super().build_model(model)
+        self.lifted = lift_scalars(built)
+        self.id_to_name = {id(p): name for name, p in built.named_parameters()}
+        return built
 
     def model_state_dict(self) -> dict:
         """Of a full checkpoint the one that the plain model has."""
@@ -44,7 +44,7 @@ class ShardedStrategy(FSDPStrategy):
         return state
 
     def build_optim_wrapper(
-        self, optim_wrapper: Any, model: nn.Module | None = None
+        self, optim_wrapper: Any, model: Any = None
     ) -> BaseOptimWrapper:
         """The optimizer wrapper, clipping by the norm over all processes."""
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
