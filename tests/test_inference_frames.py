@@ -37,6 +37,7 @@ def folder(tmp_path):
     png = (tmp_path / 'b.png').read_bytes()
     (tmp_path / 'c.png').write_bytes(png[: len(png) // 2])
     (tmp_path / 'notes.txt').write_text('not a picture')
+    (tmp_path / '._b.png').write_bytes(b'left behind by a file browser')
     return tmp_path
 
 
@@ -81,12 +82,18 @@ def test_urls(folder):
         found, missing, text = read(
             [f'{root}/b.png', f'{root}/x.png', f'{root}/notes.txt']
         )
+        write_video(folder / 'grey.mp4', [np.full((32, 48, 3), 80, np.uint8)] * 3, 5)
+        *video, lost = read([f'{root}/grey.mp4', f'{root}/x.mp4'])
     finally:
         server.shutdown()
         server.server_close()
     np.testing.assert_array_equal(found.pixels, noise(16, 24, seed=0))
     assert missing == Skipped(f'{root}/x.png', 'HTTP Error 404: File not found')
     assert text == Skipped(f'{root}/notes.txt', 'not a picture, or damaged')
+    # The server cannot send parts of a file, which FFmpeg would ask for.
+    assert [frame.name for frame in video] == [f'grey/{k:06d}' for k in range(3)]
+    assert {round(frame.pixels.mean() / 20) for frame in video} == {4}
+    assert lost == Skipped(f'{root}/x.mp4', 'HTTP Error 404: File not found')
 
 
 def test_an_unreachable_url_says_why():
@@ -199,4 +206,5 @@ def test_a_camera_survives_lost_frames_and_ends_when_it_is_gone(monkeypatch):
 
 def test_a_camera_that_is_not_there():
     (skipped,) = read(63)
-    assert skipped == Skipped('camera_63', 'this camera cannot be opened')
+    reason = 'there is no such camera, or another program uses it'
+    assert skipped == Skipped('camera_63', reason)

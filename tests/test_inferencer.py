@@ -339,6 +339,14 @@ def test_the_command_refuses_in_one_line(repository, checkpoint, tmp_path):
         main(['centermask_v39_fpn_ms-3x_coco', str(checkpoint)])
 
 
+def test_an_absent_camera_is_one_line(repository, checkpoint, tmp_path, capfd):
+    """OpenCV has half a page to say about it."""
+    out = ['--out-dir', str(tmp_path), '--no-fast']
+    with pytest.raises(SystemExit, match='read: camera_63: there is no such camera'):
+        load_tool(repository).main([str(checkpoint), '63', *out])
+    assert 'VIDEOIO' not in capfd.readouterr().err
+
+
 def test_ctrl_c_ends_a_run_as_if_it_were_complete(
     repository, checkpoint, tmp_path, capsys, monkeypatch
 ):

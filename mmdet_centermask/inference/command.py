@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, suppress
 
 import cv2
@@ -25,12 +27,13 @@ def infer(args: argparse.Namespace) -> None:
     """Predict, write and print a summary. Ctrl-C ends a run as if it were complete.
 
     Raises:
-        ExperimentError: Nothing to look at, or the arguments do not fit together.
+        ExperimentError: Nothing to look at, nothing that could be read, or the
+            arguments do not fit together.
     """
+    silence_decoders()
     sources = find_sources(args.inputs)
     if not any(isinstance(source, Source) for source in sources):
-        reasons = '; '.join(str(source) for source in sources)
-        raise ExperimentError(f'nothing to look at: {reasons}')
+        raise ExperimentError(f'nothing to look at: {reasons(sources)}')
     if args.checkpoint is None and not args.model.endswith(CHECKPOINTS):
         raise ExperimentError(
             f'model={args.model!r} is a config, which has no weights: add --checkpoint'
@@ -56,11 +59,25 @@ def infer(args: argparse.Namespace) -> None:
         if not args.show:
             raise
         raise ExperimentError(f'--show: no window can be opened ({error})') from error
+    if tally.skipped and not tally.frames:
+        raise ExperimentError(f'nothing could be read: {reasons(tally.skipped)}')
     print(tally.summary())
     for skipped in tally.skipped:
         print(f'skipped {skipped}', file=sys.stderr)
     if args.save or args.attention:
         print(f'written to {args.out_dir}')
+
+
+def silence_decoders() -> None:
+    """OpenCV and FFmpeg write pages about a damaged video; here it is one line."""
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # FFmpeg's AV_LOG_QUIET
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def reasons(skipped: Sequence[Source | Skipped]) -> str:
+    """In one line, the first of many."""
+    more = f'; and {len(skipped) - 3} more' if len(skipped) > 3 else ''
+    return '; '.join(map(str, skipped[:3])) + more
 
 
 class Tally:
@@ -90,8 +107,9 @@ class Tally:
         """Two lines: what was found, and in how many frames how quickly."""
         found = ', '.join(f'{n} {name}' for name, n in self.objects.most_common())
         seconds = time.perf_counter() - self.start
+        pictures = 'picture' if self.frames == 1 else 'pictures'
         return (
             f'found {found or "nothing"}\n'
-            f'in {self.frames} pictures, {self.empty} of them empty; '
+            f'in {self.frames} {pictures}, {self.empty} of them empty; '
             f'{self.frames / seconds:.1f} a second; {len(self.skipped)} skipped'
         )

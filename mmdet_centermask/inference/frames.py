@@ -6,8 +6,11 @@ A damaged picture or frame is never an error here but a `Skipped` among the fram
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
+from shutil import copyfileobj
+from tempfile import NamedTemporaryFile
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -16,7 +19,7 @@ import mmcv
 import mmengine
 import numpy as np
 
-from .sources import Skipped, Source, is_remote
+from .sources import Skipped, Source, is_remote, is_stream, suffix_of
 
 URL_TIMEOUT = 20  # seconds without a byte
 DEFAULT_FPS = 30.0  # of cameras that do not tell
@@ -142,13 +145,40 @@ def read_video(source: Source) -> Iterator[Frame | Skipped]:
     is the end only where no more frames are promised.
     """
     where = source.where if isinstance(source.where, int) else str(source.where)
+    try:
+        if isinstance(where, str) and is_remote(where) and not is_stream(where):
+            with downloaded(where) as path:
+                yield from read_opened(source, path)
+        else:
+            yield from read_opened(source, where)
+    except (OSError, HTTPException) as error:
+        yield Skipped(source.shown, reason_of(error))
+
+
+@contextmanager
+def downloaded(url: str) -> Iterator[str]:
+    """Path of a copy, for as long as the context lasts.
+
+    OpenCV would jump to and fro in the file, which not every server can.
+    """
+    with NamedTemporaryFile(suffix=suffix_of(url)) as file:
+        with urlopen(url, timeout=URL_TIMEOUT) as answer:
+            copyfileobj(answer, file)
+        file.flush()
+        yield file.name
+
+
+def read_opened(source: Source, where: int | str) -> Iterator[Frame | Skipped]:
+    """:func:`read_video` of a camera, stream or file."""
     capture = cv2.VideoCapture(where)
     try:
-        if not capture.isOpened():
-            kind = 'camera' if isinstance(where, int) else 'video'
-            yield Skipped(source.shown, f'this {kind} cannot be opened')
-            return
-        yield from read_capture(source, capture)
+        if capture.isOpened():
+            yield from read_capture(source, capture)
+        elif isinstance(where, int):
+            reason = 'there is no such camera, or another program uses it'
+            yield Skipped(source.shown, reason)
+        else:
+            yield Skipped(source.shown, 'this video cannot be opened')
     finally:
         capture.release()
 

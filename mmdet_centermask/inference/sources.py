@@ -100,7 +100,7 @@ def expand(item: Input, number: int) -> Iterable[Source | Skipped]:
 
 def expand_folder(folder: Path) -> Iterable[Source | Skipped]:
     """Pictures and videos of `folder`, by name."""
-    files = sorted(p for p in folder.iterdir() if p.is_file())
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not hidden(p))
     known = [p for p in files if is_known(p)]
     others = [p.name for p in files if not is_known(p)]
     yield from (Source(p.name, str(p)) for p in known)
@@ -139,6 +139,11 @@ def with_unique_names(found: list[Source | Skipped]) -> list[Source | Skipped]:
             item = item._replace(name=stem + path.suffix)
         result.append(item)
     return result
+
+
+def hidden(path: Path) -> bool:
+    """What file browsers leave behind, `.DS_Store` and `._a.jpg`."""
+    return path.name.startswith('.')
 
 
 def is_known(path: Path) -> bool:
