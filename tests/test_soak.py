@@ -42,7 +42,9 @@ def test_memory_does_not_grow(capsys):
         measured.append(resident_megabytes())
     late = measured[WARM_UP:]
     with capsys.disabled():
-        print(f'\n{WARM_UP} inferences: {late[0]:.0f} MB, {INFERENCES}: {late[-1]:.0f} MB')
+        print(
+            f'\n{WARM_UP} inferences: {late[0]:.0f} MB, {INFERENCES}: {late[-1]:.0f} MB'
+        )
     slope, _ = np.polyfit(np.arange(len(late)), late, 1)
     # A leak of one mask of 64 x 64 in each inference would be 0.004 MB.
     assert slope < 0.001, f'{slope:.5f} MB an inference, {late[0]} to {late[-1]} MB'
