@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,9 @@ from mmdet_centermask.inference.object_colours import (
     neighbours,
 )
 from mmdet_centermask.inference.overlay_visualizer import (
+    HEAT_OPACITY,
     OverlayVisualizer,
+    draw_heat,
     draw_labels,
     label_texts,
     line_width,
@@ -235,6 +238,18 @@ def test_where_a_label_goes():
 def test_lines_grow_with_the_picture():
     sides = (100, 600, 1000, 2160)
     assert [line_width(np.zeros((s, 2 * s, 3))) for s in sides] == [1, 2, 2, 5]
+
+
+def test_attention_near_one_is_told_apart():
+    """Colours are even in the logits: 2 and 8 give 0.88 and 0.9997, 5 is between."""
+    image = np.zeros((30, 90, 3), np.uint8)
+    attention = torch.tensor([2.0, 5.0, 8.0]).sigmoid().repeat_interleave(5)
+    draw_heat(image, attention.expand(5, 15), torch.tensor([0.0, 0, 90, 30]))
+    shown = image[15, [15, 45, 75]].astype(float) / HEAT_OPACITY
+    colours = cv2.applyColorMap(
+        np.array([[0, 128, 255]], np.uint8), cv2.COLORMAP_INFERNO
+    )
+    np.testing.assert_allclose(shown, colours[0, :, ::-1], atol=4)
 
 
 def test_attention_is_stretched_over_the_box():

@@ -52,7 +52,7 @@ class AttentionProbe:
         for notes in (self._maps, self._rois, self._levels):
             notes.clear()
         hooks = [
-            self.attention.register_forward_hook(self._note_attention),
+            self.attention.conv.register_forward_hook(self._note_attention),
             self.extractor.register_forward_pre_hook(
                 self._note_levels, with_kwargs=True, prepend=True
             ),
@@ -71,7 +71,7 @@ class AttentionProbe:
                 picture. Instances may have been left out since.
         """
         rois, levels = torch.cat(self._rois), torch.cat(self._levels)
-        maps = torch.cat(self._maps)[:, 0].float()
+        maps = torch.cat(self._maps)[:, 0]
         for number, sample in enumerate(samples):
             own = (rois[:, 0] == number).nonzero()[:, 0]
             scale = rois.new_tensor(sample.scale_factor).repeat(2)
@@ -82,8 +82,9 @@ class AttentionProbe:
             instances.roi_levels = levels[rows].to(instances.bboxes.device)
             instances.attention = maps[rows].to(instances.bboxes)
 
-    def _note_attention(self, module: SpatialAttention, inputs: tuple, _: Any) -> None:
-        self._maps.append(module.attention_map(inputs[0]))
+    def _note_attention(self, module: nn.Module, inputs: tuple, logits: Tensor) -> None:
+        # The detector's own sigmoid may be in bfloat16, which rounds most of it to 1.
+        self._maps.append(logits.float().sigmoid())
 
     def _note_levels(self, module: BaseRoIExtractor, args: tuple, kwargs: dict) -> None:
         feats, rois = args[:2]

@@ -121,9 +121,9 @@ class OverlayVisualizer(DetLocalVisualizer):
                 ``(n,)``.
 
         Returns:
-            The picture in grey; in each box the object's attention, from its own
-            minimum (dark) to its maximum (bright), small objects on top of large
-            ones; frame and label tell the pyramid level.
+            The picture in grey; in each box the object's attention before the sigmoid,
+            from its own minimum (dark) to its maximum (bright), small objects on top of
+            large ones; frame and label tell the pyramid level.
         """
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) // 2
         image = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
@@ -222,8 +222,10 @@ def draw_labels(
 
 def draw_heat(image: np.ndarray, attention: torch.Tensor, roi: torch.Tensor) -> None:
     """Stretch an attention map ``(h, w)`` over its box ``(4,)``, in place."""
-    low, high = attention.min(), attention.max()
-    relative = (attention - low) / (high - low).clamp(min=1e-6)
+    # Before the sigmoid: where it saturates, nearly all cells would look the same.
+    logits = attention.logit(eps=1e-7)
+    low, high = logits.min(), logits.max()
+    relative = (logits - low) / (high - low).clamp(min=1e-6)
     # A map of ones tells how much of each pixel the box covers; at its edge the
     # stretched map fades as much.
     both = torch.stack([relative, torch.ones_like(relative)])[:, None].float()
