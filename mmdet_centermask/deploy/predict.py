@@ -144,7 +144,7 @@ def main() -> None:
     for path in args.pictures:
         try:
             picture = load_picture(path)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's, if damaged
             print(f'{path}: skipped, {error}', file=sys.stderr)
             skipped += 1
             continue
