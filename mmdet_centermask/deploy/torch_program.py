@@ -32,7 +32,10 @@ def exported_program(net: ExportableCenterMask) -> torch.export.ExportedProgram:
     images = torch.zeros(EXAMPLE)
     sizes = torch.tensor([EXAMPLE[2:]]).repeat(len(images), 1)
     shapes = {0: batch, 2: 32 * height, 3: 32 * width}, {0: batch}
-    with torch.no_grad(), warnings.catch_warnings():
+    # As torch.onnx does it: without it the program refuses every picture of which a map
+    # has a side of 1, because torch would broadcast that side.
+    no_guards_on_one = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+    with torch.no_grad(), no_guards_on_one, warnings.catch_warnings():
         # torch's own deprecations, several hundred times.
         warnings.simplefilter('ignore')
         return torch.export.export(net, (images, sizes), dynamic_shapes=shapes)
