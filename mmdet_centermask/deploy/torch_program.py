@@ -1,7 +1,10 @@
 """The network as a program of `torch.export`: for ONNX, and for PyTorch itself.
 
 A saved program runs without this package's Python code of the network, but in PyTorch,
-and with our two operators: `import mmdet_centermask.deploy.operators` first.
+and with our two operators: `import mmdet_centermask.deploy.operators` first. Call it as
+`program.module(check_guards=False)`: torch notes that no map of the example has a side
+of 1, where it would broadcast, and its guards refuse small pictures for that; the
+answers for them are right.
 """
 
 from __future__ import annotations
@@ -32,10 +35,7 @@ def exported_program(net: ExportableCenterMask) -> torch.export.ExportedProgram:
     images = torch.zeros(EXAMPLE)
     sizes = torch.tensor([EXAMPLE[2:]]).repeat(len(images), 1)
     shapes = {0: batch, 2: 32 * height, 3: 32 * width}, {0: batch}
-    # As torch.onnx does it: without it the program refuses every picture of which a map
-    # has a side of 1, because torch would broadcast that side.
-    no_guards_on_one = torch.fx.experimental._config.patch(backed_size_oblivious=True)
-    with torch.no_grad(), no_guards_on_one, warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         # torch's own deprecations, several hundred times.
         warnings.simplefilter('ignore')
         return torch.export.export(net, (images, sizes), dynamic_shapes=shapes)
