@@ -90,13 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
         try:
             return load_picture(BytesIO(self.rfile.read(length)))
-        # Pillow's decoders raise these for files that are damaged.
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:
+        except DAMAGED as error:
             message = f'the body is not a picture: {error}'
             raise RefusedError(HTTPStatus.BAD_REQUEST, message) from None
 

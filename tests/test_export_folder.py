@@ -114,7 +114,7 @@ def test_program_writes_pictures_and_passes_over_what_is_none(exported, tmp_path
     (tmp_path / 'notes.txt').write_text('not a picture')
     program = [sys.executable, exported.folder / 'predict.py']
     pictures = [tmp_path / 'notes.txt', tmp_path / 'cat.png']
-    options = ['--out-dir', tmp_path / 'found', '--score-thr', '-1', '--threads', '1']
+    options = ['--out-dir', tmp_path / 'found', '--score-thr', '-1']
     done = run(*program, *pictures, *options)
     assert done.returncode == 1
     assert f'{tmp_path}/notes.txt: skipped, cannot identify image' in done.stderr

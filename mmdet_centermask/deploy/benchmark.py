@@ -13,7 +13,7 @@ import torch
 
 from ..speed import optimize
 from .accuracy import average_precisions
-from .int8 import FLOAT, INT8
+from .int8 import INT8
 from .parity import TorchPredictor
 from .predict import Predictor
 from .trained import TrainedDetector
@@ -54,7 +54,9 @@ def engines_of(trained: TrainedDetector, folder: Path, threads: int) -> list[Eng
     capabilities = openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     for precision in ('f32', 'bf16'):
         if precision == 'f32' or 'BF16' in capabilities:
-            predictor = Predictor(folder, 'openvino', FLOAT, precision, threads)
+            predictor = Predictor(
+                folder, 'openvino', precision=precision, threads=threads
+            )
             engines.append(Engine(f'openvino {precision}', predictor))
     if (folder / INT8).exists():
         for runtime in ('onnxruntime', 'openvino'):

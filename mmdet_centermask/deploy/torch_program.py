@@ -1,7 +1,10 @@
 """The network as a program of `torch.export`: for ONNX, and for PyTorch itself.
 
 A saved program runs without this package's Python code of the network, but in PyTorch,
-and with our two operators: `import mmdet_centermask.deploy.operators` first.
+and with our two operators: `import mmdet_centermask.deploy.operators` first. Call it as
+`program.module(check_guards=False)`: torch notes that no map of the example has a side
+of 1, where it would broadcast, and its guards refuse small pictures for that; the
+answers for them are right.
 """
 
 from __future__ import annotations
