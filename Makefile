@@ -65,11 +65,10 @@ test: $(STAMPS)/package
 FORKS := $(MAKE) --no-print-directory VENV=.venv-forks PINS=requirements/forks.txt \
 	MMCV=onedl-mmcv STACK='onedl-mmengine onedl-mmdetection hypothesis model-index \
 	pytest safetensors scikit-image'
-# What meets the libraries: import, configs, parity, training steps. Not yet seen to
-# the end there: malicious_checkpoints.py, tools_end_to_end.py.
+# What meets the libraries: import, configs, parity, training steps, the commands.
 FORK_TESTS ?= $(addprefix tests/test_,environment.py doctor.py config_types.py \
 	configs.py parity.py centermask.py centermask_roi_head.py pretrained.py \
-	safe_checkpoints.py)
+	safe_checkpoints.py malicious_checkpoints.py tools_end_to_end.py)
 
 test-forks:
 	@if $(FORKS) fork-wheel; then \

@@ -30,6 +30,7 @@ from mmdet_centermask.engine.numbered_batch_sampler import (
     seed_by_place,
 )
 from mmdet_centermask.engine.randomness import seed_randomness
+from mmdet_centermask.engine.resumable_train_loop import Batches
 from mmdet_centermask.engine.resume_point import (
     IncompleteCheckpoint,
     find_resume_point,
@@ -120,6 +121,14 @@ def test_two_processes_draw_and_augment_as_one_with_twice_the_batch(monkeypatch)
         parts.append(first(loader(batch_size=2), 3))
     for both, one, two in zip(whole, *parts, strict=True):
         assert sorted(both) == sorted([*one, *two])
+
+
+def test_past_batches_are_dropped_at_once_too():
+    """As the fork of MMEngine asks for it."""
+    batches = Batches(iter('abcde'))
+    assert next(batches) == 'a'
+    batches.skip_iter(2)
+    assert list(batches) == ['d', 'e']
 
 
 def test_loop_wants_a_config():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, repeat
+from typing import Any
 
 import torch
 from mmdet.registry import LOOPS
@@ -59,9 +60,11 @@ class ResumableTrainLoop(IterBasedTrainLoop):
                 f'run draws its pictures with {self._seed}: it does not repeat the '
                 f'interrupted one. Set randomness.seed={self.runner.seed}.'
             )
-        # The base class asks for every batch of the past and drops it.
-        self.dataloader_iterator: Iterator = chain(
-            repeat(None, self._skip_past()), self.dataloader_iterator
+        # The fork of MMEngine starts its workers when it is first asked for a batch.
+        start = getattr(self.dataloader_iterator, '_ensure_iterator', lambda: None)
+        start()
+        self.dataloader_iterator: Iterator = Batches(
+            chain(repeat(None, self._skip_past()), self.dataloader_iterator)
         )
         return super().run()
 
@@ -77,3 +80,20 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         """
         batches = self.dataloader.batch_sampler
         return batches.skip_to(self._iter) if batches.endless else 0
+
+
+class Batches(Iterator):
+    """An iterator as the base class wants it, which drops every batch of the past.
+
+    MMEngine asks for one after the other, its fork for so many at once.
+    """
+
+    def __init__(self, batches: Iterator) -> None:
+        self._batches = batches
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def skip_iter(self, count: int) -> None:
+        for _ in range(count):
+            next(self)
