@@ -132,8 +132,9 @@ def reason_of(error: Exception) -> str:
             f'refused, because its pickle asks for {found.group(1)} where only tensors '
             'are expected; nothing in it was run'
         )
-    # The first sentence: torch goes on with advice to run the file.
-    reason = re.split(r'\.\s', str(error).strip())[0] or type(error).__name__
+    # The first sentence, in one line: torch goes on with advice to run the file.
+    text = ' '.join(str(error).split())
+    reason = text.split('. ')[0] or type(error).__name__
     return f'truncated, damaged or foreign ({reason})'
 
 
