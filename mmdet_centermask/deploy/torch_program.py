@@ -44,10 +44,3 @@ def exported_program(net: ExportableCenterMask) -> torch.export.ExportedProgram:
 def write_program(net: ExportableCenterMask, path: str | Path) -> None:
     """Save `net` for `torch.export.load`."""
     torch.export.save(exported_program(net), path)
-
-
-def write_compiled_program(net: ExportableCenterMask, path: str | Path) -> None:
-    """Compile `net` for this machine's CPU, for `torch._inductor.aoti_load_package`."""
-    torch._inductor.aoti_compile_and_package(
-        exported_program(net), package_path=str(path)
-    )
