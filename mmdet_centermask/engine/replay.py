@@ -46,7 +46,8 @@ def replay(cfg: Config, saved: SavedBatch) -> Replay:
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = build_trained(cfg, saved.state_dict)
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    # Rules for single parameters only matter to a step, and are logged one by one.
+    wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, paramwise_cfg=None))
     with first_non_finite(model) as found:
         total, losses = losses_of(model, wrapper, saved)
     parameters = []
@@ -65,7 +66,9 @@ def replay(cfg: Config, saved: SavedBatch) -> Replay:
             total, _ = losses_of(model, wrapper, single)
         (sample,) = single.data_batch['data_samples']
         pictures.append((sample.metainfo, float(total)))
-    values = {name: float(value) for name, value in losses.items()}
+    values = {
+        name: float(torch.as_tensor(value).detach()) for name, value in losses.items()
+    }
     return Replay(values, found[0] if found else None, parameters, pictures)
 
 
