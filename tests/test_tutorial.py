@@ -25,11 +25,6 @@ def code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == 'code']
 
 
-def shown(cell) -> str:
-    """The text that a cell printed."""
-    return ''.join(o.get('text', '') for o in cell.outputs if o.name == 'stdout')
-
-
 def test_what_is_shown_was_run_in_order(notebook):
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
