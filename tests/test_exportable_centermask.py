@@ -143,7 +143,7 @@ def deformable_model() -> nn.Module:
         1,
         backbone__arch='V-19-slim',
         backbone__dcn=dict(type='DCNv2', deform_groups=1),
-        backbone__stage_with_dcn=(False, True, True, True),
+        backbone__stage_with_dcn=(False, False, False, True),
     )
     for module in model.modules():
         if isinstance(module, ModulatedDeformConv2dPack):
@@ -157,7 +157,7 @@ def test_deformable_convs_are_replaced_in_a_copy():
     ((sample, found),) = answers(model, picture(96, 96))
     assert len(found.boxes) > 20
     check_same(sample, found)
-    assert count == 9
+    assert count == 3
     assert count == sum(
         isinstance(m, ModulatedDeformConv2dPack) for m in model.modules()
     )

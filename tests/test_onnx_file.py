@@ -162,7 +162,7 @@ def deformable() -> tuple[nn.Module, ConfigDict, tuple[str, ...]]:
         1,
         backbone__arch='V-19-slim',
         backbone__dcn=dict(type='DCNv2', deform_groups=1),
-        backbone__stage_with_dcn=(False, True, True, True),
+        backbone__stage_with_dcn=(False, False, False, True),
     )
     return deformable_model(), cfg, ('nucleus',)
 
