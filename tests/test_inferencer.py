@@ -26,7 +26,12 @@ from pycocotools import mask as coco_mask
 from tiny_centermask import tiny_config
 
 from mmdet_centermask.experiment import ExperimentError
-from mmdet_centermask.inference import CenterMaskInferencer, Prediction, Skipped
+from mmdet_centermask.inference import (
+    CenterMaskInferencer,
+    Prediction,
+    Skipped,
+    progress,
+)
 from mmdet_centermask.inference.frames import Frame
 from mmdet_centermask.inference.inferencer import HIGHEST_IOU
 from mmdet_centermask.models.rle_masks import RLEMasks
@@ -298,6 +303,15 @@ def load_tool(repository) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize('promised', [8, None])
+def test_the_bar_ends_whatever_a_video_promised(monkeypatch, capsys, promised):
+    """A damaged stretch of four frames is one report."""
+    monkeypatch.setattr(progress, 'frame_count', lambda source: promised)
+    items = ['frame', 'frame', 'skipped', 'frame', 'frame']
+    assert list(progress.with_progress(iter(items), ['a.mp4'])) == items
+    assert '100%' in capsys.readouterr().out
 
 
 def test_the_command(repository, checkpoint, tmp_path, capsys):

@@ -101,24 +101,25 @@ def test_paste_is_mmdets(box):
 
 
 def test_network_outputs_become_objects():
-    """By hand: half the size, one object below the threshold, masks of 0 and 1."""
+    """By hand: half the size, one below the threshold, masks of 0 and 1, best first."""
     one = predictor(scale_factor=0.5)
-    masks = np.zeros((2, 28, 28), np.float32)
-    masks[0, :14] = 1  # the upper half
+    masks = np.zeros((3, 28, 28), np.float32)
+    masks[2, :14] = 1  # the upper half
     one.run = lambda images, sizes: [
-        np.array([0, 0]),
-        np.array([[2, 4, 12, 14], [0, 0, 5, 5]], np.float32),
-        np.array([1, 0]),
-        np.array([0.9, 0.8], np.float32),
-        np.array([0.7, 0.1], np.float32),
+        np.array([0, 0, 0]),
+        np.array([[6, 6, 9, 9], [0, 0, 5, 5], [2, 4, 12, 14]], np.float32),
+        np.array([0, 0, 1]),
+        np.array([0.95, 0.9, 0.8], np.float32),
+        np.array([0.4, 0.1, 0.7], np.float32),
         masks,
     ]
     found = one(np.zeros((40, 60, 3), np.uint8), score_thr=0.3)
-    assert found['boxes'].tolist() == [[4, 8, 24, 28]]
-    assert found['labels'].tolist() == [1]
-    assert found['scores'] == pytest.approx([0.9])
-    assert found['mask_scores'] == pytest.approx([0.7])
-    assert found['masks'].shape == (1, 40, 60)
+    assert found['boxes'].tolist() == [[4, 8, 24, 28], [12, 12, 18, 18]]
+    assert found['labels'].tolist() == [1, 0]
+    assert found['scores'] == pytest.approx([0.8, 0.95])
+    assert found['mask_scores'] == pytest.approx([0.7, 0.4])
+    assert found['masks'].shape == (2, 40, 60)
+    assert not found['masks'][1].any()
     rows, columns = np.nonzero(found['masks'][0])
     assert (rows.min(), rows.max()) == (8, 17)
     assert (columns.min(), columns.max()) == (4, 23)

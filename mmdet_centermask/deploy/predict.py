@@ -27,7 +27,7 @@ class Predictor:
         self.run = open_session(str(Path(folder, model)), runtime, **options)
 
     def __call__(self, picture: np.ndarray, score_thr: float = 0.0) -> dict:
-        """Objects of an RGB picture `(H, W, 3)`, uint8, with mask scores above.
+        """Objects of a uint8 RGB picture `(H, W, 3)` with masks scored above, best first.
 
         Returns:
             `boxes` `(n, 4)` x1, y1, x2, y2 in pixels, `labels`, `scores` of the boxes,
@@ -65,7 +65,8 @@ class Predictor:
     ) -> dict:
         """Objects of a prepared picture, whose height and width were `size`."""
         outputs = self.run(self.pad(image)[None], np.array([image.shape[1:]]))
-        kept = outputs[4] > score_thr
+        order = np.argsort(-outputs[4], kind='stable')
+        kept = order[outputs[4][order] > score_thr]
         _, boxes, labels, scores, mask_scores, masks = (o[kept] for o in outputs)
         boxes = boxes / np.tile(scale, 2)
         pasted = np.zeros((len(boxes), *size), bool)

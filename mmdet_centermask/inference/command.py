@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -31,6 +32,8 @@ def infer(args: argparse.Namespace) -> None:
             arguments do not fit together.
     """
     silence_decoders()
+    # An old call in mmdet's points of FCOS; nothing a user could do about it.
+    warnings.filterwarnings('ignore', 'torch.meshgrid', UserWarning)
     sources = find_sources(args.inputs)
     if not any(isinstance(source, Source) for source in sources):
         raise ExperimentError(f'nothing to look at: {reasons(sources)}')
