@@ -27,11 +27,11 @@ class Predictor:
         self.run = open_session(str(Path(folder, model)), runtime, **options)
 
     def __call__(self, picture: np.ndarray, score_thr: float = 0.0) -> dict:
-        """Objects of a uint8 RGB picture `(H, W, 3)` with masks scored above, best first.
+        """Objects of a uint8 RGB picture `(H, W, 3)` whose masks score above.
 
         Returns:
-            `boxes` `(n, 4)` x1, y1, x2, y2 in pixels, `labels`, `scores` of the boxes,
-            `mask_scores`, each `(n,)`, and `masks` `(n, H, W)` bool.
+            Best masks first: `boxes` `(n, 4)` x1, y1, x2, y2 in pixels, `labels`,
+            `scores` of the boxes, `mask_scores`, and `masks` `(n, H, W)` bool.
         """
         return self.find(*self.prepare(picture), picture.shape[:2], score_thr)
 
