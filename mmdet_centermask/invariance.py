@@ -18,6 +18,8 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from .models.rle_masks import RLEMasks
+
 Picture = dict
 """``inputs`` ``(3, H, W)`` and ``data_samples``, as ``PackDetInputs`` gives them."""
 
@@ -105,12 +107,19 @@ def difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max())
 
 
-def mask_ious(masks: Tensor, others: Tensor) -> Tensor:
+def mask_ious(masks: Tensor | RLEMasks, others: Tensor | RLEMasks) -> Tensor:
     """``(n, H, W)`` and ``(m, H, W)`` bool -> IoUs ``(n, m)``; of empty masks 1."""
-    one, other = masks.flatten(1).double(), others.flatten(1).double()
+    one, other = pixels_of(masks), pixels_of(others)
     common = one @ other.t()
     union = one.sum(1)[:, None] + other.sum(1)[None, :] - common
     return torch.where(union > 0, common / union.clamp(min=1), 1.0)
+
+
+def pixels_of(masks: Tensor | RLEMasks) -> Tensor:
+    """``(n, H x W)`` of 0 and 1 in float32, which counts up to 2**24 exactly."""
+    if isinstance(masks, RLEMasks):
+        masks = masks.to_tensor(torch.bool)
+    return masks.flatten(1).float()
 
 
 def in_company(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
 from tiny_centermask import picture
 from trained_centermask import BOXES, trained_model
@@ -16,6 +17,7 @@ from mmdet_centermask.invariance import (
     mask_ious,
     on_threads,
 )
+from mmdet_centermask.models.rle_masks import RLEMasks
 
 
 def answer(boxes, scores, labels, size=20) -> InstanceData:
@@ -74,6 +76,12 @@ def test_mask_ious_of_empty_masks():
     empty, full = torch.zeros(1, 4, 4) > 0, torch.ones(1, 4, 4) > 0
     assert mask_ious(empty, full).item() == 0
     assert mask_ious(empty, empty).item() == 1
+
+
+def test_mask_ious_of_run_lengths():
+    masks = torch.rand(3, 7, 9) > 0.5
+    coded = RLEMasks(encode_mask_results(list(masks.numpy())), (7, 9))
+    assert mask_ious(coded, masks).equal(mask_ious(masks, masks))
 
 
 @pytest.fixture(scope='module')
