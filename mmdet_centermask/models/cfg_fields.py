@@ -6,7 +6,7 @@ the first step of training or testing, with a message that does not name it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -33,8 +33,8 @@ def check_cfg(cfg: Any, fields: Mapping[str, Any], path: str) -> None:
         path: Of ``cfg``, for the message.
 
     Raises:
-        ValueError: A field is missing or of another type, or a ``score_thr`` is no
-            probability below 1; names it.
+        ValueError: A field is missing or of another type, a ``score_thr`` is no
+            probability below 1, or a ``mask_size`` has not two sides; names it.
     """
     if not isinstance(cfg, Mapping):
         raise ValueError(f'{path}={cfg!r} must be a dict with {", ".join(fields)}')
@@ -49,3 +49,11 @@ def check_cfg(cfg: Any, fields: Mapping[str, Any], path: str) -> None:
             raise ValueError(f'{where}={value!r} must be {WORDS.get(wanted, "a size")}')
         elif name == 'score_thr' and not 0 <= value < 1:
             raise ValueError(f'{where}={value!r} must lie in 0..1, below 1')
+        elif name == 'mask_size' and not is_size(value):
+            raise ValueError(f'{where}={value!r} must be one or two whole numbers')
+
+
+def is_size(value: int | Sequence[Any]) -> bool:
+    """A side above 0, or two."""
+    sides = [value, value] if isinstance(value, int) else value
+    return len(sides) == 2 and all(isinstance(s, int) and s > 0 for s in sides)
