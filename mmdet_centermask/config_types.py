@@ -42,8 +42,8 @@ ROWS = (list, tuple, set, abc.Iterable, abc.Collection, abc.Sequence)
 def wrong_types(node: Any, path: str = '') -> Iterator[str]:
     """Yield a sentence for each field whose value its class does not take.
 
-    Only what type hints rule out: fields without one, classes that no registry has
-    and hints that are no plain types are passed over.
+    Only what type hints and defaults rule out: fields without either, classes that no
+    registry has and hints that are no plain types are passed over.
 
     Args:
         node: A config or a part of one.
@@ -94,15 +94,27 @@ def hints_of(owner: type) -> dict[str, Any]:
             found = get_type_hints(constructor)
         except (NameError, TypeError, AttributeError):
             continue  # a hint that only a type checker can resolve
-        parameters = inspect.signature(constructor).parameters.values()
-        for parameter in parameters:
-            hint = found.get(parameter.name, Any)
+        parameters = inspect.signature(constructor).parameters
+        is_loss = 'loss_weight' in parameters
+        for name, parameter in parameters.items():
+            hint = found.get(name, hint_of_default(parameter.default, is_loss))
             if parameter.default is None:
                 hint = Optional[hint]  # noqa: UP045, `|` does not take every hint
-            known = hints.get(parameter.name, hint)
-            hints[parameter.name] = Union[known, hint]  # noqa: UP007
+            known = hints.get(name, hint)
+            hints[name] = Union[known, hint]  # noqa: UP007
     hints.pop('type', None)  # the name of the class, whatever an argument is called
     return hints
+
+
+def hint_of_default(default: Any, is_loss: bool) -> Any:
+    """What an argument without a hint takes; losses have only such ones.
+
+    A number where the default has a point, or a switch in a loss. Other defaults say
+    less: 1 may stand for (1, 1). Outside losses, None switches a number off.
+    """
+    if isinstance(default, float):
+        return float if is_loss else Optional[float]  # noqa: UP045
+    return bool if is_loss and isinstance(default, bool) else Any
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -127,19 +139,32 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Number)
     if issubclass(origin, abc.Mapping):
         return isinstance(value, Mapping) or is_row_of(value, Mapping)
+    if origin is tuple and is_of_fixed_length(arguments) and value in ([], ()):
+        return False
     if origin in ROWS:
         return fits_row(value, [item for item in arguments if item is not Ellipsis])
     return True
 
 
+def is_of_fixed_length(arguments: tuple[Any, ...]) -> bool:
+    """Whether a tuple's hint has these arguments, one for each of its items."""
+    return bool(arguments) and Ellipsis not in arguments
+
+
 def fits_row(value: Any, items: list[Any]) -> bool:
-    """Whether `value` is a row, without texts where no hint of `items` takes them."""
-    takes_text = not items or any(fits('', item) for item in items)
+    """Whether `value` is a row, and texts, None and empty rows in it fit `items`."""
     if isinstance(value, str):
-        return takes_text
-    return isinstance(value, list | tuple | set | range) and (
-        takes_text or not any(isinstance(item, str) for item in value)
+        return takes('', items)
+    return isinstance(value, list | tuple | set | range) and all(
+        takes(item, items)
+        for item in value
+        if item is None or isinstance(item, str) or item in ([], ())
     )
+
+
+def takes(item: Any, hints: list[Any]) -> bool:
+    """Whether `item` may be in a row of these hints; without hints anything may."""
+    return not hints or any(fits(item, hint) for hint in hints)
 
 
 def is_row_of(value: Any, kind: type) -> bool:

@@ -418,6 +418,10 @@ def test_heads_may_count_for_themselves():
             'bbox_head.strides=[8, 16, 32, 64, 128] but backbone.out_indices=(0, 1, 2) '
             'and neck.num_outs=5 start at stride 4',
         ),
+        (
+            dict(bbox_head__strides=[8, 16, 32, [64], 128]),
+            'bbox_head.strides=[8, 16, 32, [64], 128] must be whole numbers',
+        ),
         # Lite and full mixed up: 128 channels and 256.
         (
             dict(neck__out_channels=64),

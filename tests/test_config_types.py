@@ -27,8 +27,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
         (bool, [True, 0], ['yes', None, {}]),
         (Optional[int], [3, None], ['3', {}]),  # noqa: UP045
         (int | None, [3, None], ['3', {}]),
-        (list[int], [[1], (1, 2), []], ['1', 1, None, {}, ['a']]),
-        (tuple[int, ...], [(1, 2)], ['1', None]),
+        (list[int], [[1], (1, 2), []], ['1', 1, None, {}, ['a'], [None], [1, []]]),
+        (list[int | None], [[1, None]], [['a', None]]),
+        (tuple[int, ...], [(1, 2), ()], ['1', None, (1, None)]),
+        (list[tuple[int, int]], [[(1, 2)], []], [[(1, 2), []], [None]]),
         (Sequence[str], [['a'], 'a'], [1, None, {}]),
         (Sequence[ConfigDict], [[{}]], ['a', ['a'], 1]),
         (dict, [{}, ConfigDict(a=1)], [1, 'a', None, []]),
@@ -64,6 +66,28 @@ def test_arguments_of_base_classes_count():
     assert fits(3, hints['depth']) and fits('deep', hints['depth'])
     assert not fits({}, hints['depth'])
     assert fits(None, hints['cfg']) and not fits(3, hints['cfg'])
+
+
+def test_a_default_with_a_point_takes_numbers():
+    class Neck:
+        def __init__(self, scale=1.0, bins=1, mode='mean'):
+            pass
+
+    class Loss:
+        def __init__(self, use_mask=False, gamma=2.0, loss_weight=1.0):
+            pass
+
+    neck, loss = hints_of(Neck), hints_of(Loss)
+    assert fits(2, neck['scale']) and fits(None, neck['scale'])
+    assert not fits('text', neck['scale']) and not fits({}, neck['scale'])
+    assert fits((1, 1), neck['bins']) and fits(None, neck['mode'])
+    assert fits(2, loss['gamma']) and fits(0.5, loss['loss_weight'])
+    assert not fits(None, loss['gamma']) and not fits('text', loss['loss_weight'])
+    assert fits(True, loss['use_mask']) and not fits(None, loss['use_mask'])
+    losses = [dict(type='FocalLoss', gamma='text'), dict(type='FocalLoss', gamma=2)]
+    assert list(wrong_types(dict(losses=losses))) == [
+        "losses.0.gamma='text': FocalLoss takes float"
+    ]
 
 
 def test_transforms_take_a_number_for_each_channel():

@@ -20,6 +20,7 @@ from mmdet_centermask.benchmark.cpu_budget_hook import CPUBudgetHook
 from mmdet_centermask.benchmark.learning import (
     Race,
     every_nth,
+    prepare,
     run_race,
     schedule_length,
 )
@@ -207,20 +208,33 @@ def bright_square(folder: Path, number: int) -> None:
     (folder / 'truth.json').write_text(json.dumps(truth))
 
 
+def on_bright_squares(folder: Path) -> Config:
+    """A config of the race whose splits are four such pictures below `folder`."""
+    bright_square(folder / 'data', 4)
+    cfg = Config.fromfile(RACERS[0])
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.update(
+            data_root=f'{folder}/data/', ann_file='truth.json'
+        )
+    cfg.val_evaluator.ann_file = f'{folder}/data/truth.json'
+    cfg.test_evaluator = cfg.val_evaluator
+    return cfg
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_mixed_precision_where_asked_for(tmp_path, amp):
+    prepared = prepare(on_bright_squares(tmp_path), Race(minutes=1, amp=amp), tmp_path)
+    mixed = prepared.optim_wrapper.type == 'MixedPrecisionOptimWrapper'
+    assert mixed is amp is ('channels_last' in prepared.default_hooks)
+
+
 @pytest.mark.slow
 def test_a_race_of_seconds(tmp_path):
     """One learns, one cannot; a second call trains nothing."""
-    bright_square(tmp_path / 'data', 4)
-    cfg = Config.fromfile(RACERS[0])
+    cfg = on_bright_squares(tmp_path)
     cfg.model = tiny_config(1)
     cfg.model.backbone.norm_cfg.requires_grad = True
     cfg.model.backbone.norm_eval = False
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].dataset.update(
-            data_root=f'{tmp_path}/data/', ann_file='truth.json'
-        )
-    cfg.val_evaluator.ann_file = f'{tmp_path}/data/truth.json'
-    cfg.test_evaluator = cfg.val_evaluator
     cfg.dump(tmp_path / 'tiny.py')
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
     cfg.dump(tmp_path / 'broken.py')

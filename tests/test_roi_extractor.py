@@ -285,6 +285,17 @@ def test_strides_that_are_no_pyramid(strides):
     )
 
 
+@pytest.mark.parametrize('size', ['14', [14], [], None, 14.0, 0, [14, 'a']])
+def test_size_of_what_is_pooled(size):
+    layer = dict(ROI_ALIGN, output_size=size)
+    with pytest.raises(ValueError) as error:
+        AdaptiveRoIExtractor(layer, 1, STRIDES)
+    assert str(error.value) == (
+        f'AdaptiveRoIExtractor: roi_layer.output_size={size!r} must be one or two '
+        'whole numbers'
+    )
+
+
 def test_strides_name_the_levels():
     module = extractor(strides=[4, 8, 16, 32])
     assert (module.min_level, module.max_level) == (2, 5)

@@ -22,6 +22,11 @@ def parse_args() -> argparse.Namespace:
         help='validate on every Nth picture; the test at the end sees all (default 3)',
     )
     parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in mixed precision (bfloat16 on a CPU), as tools/train.py --amp',
+    )
+    parser.add_argument(
         '--out',
         type=Path,
         default=Path('work_dirs/learning'),
@@ -39,7 +44,7 @@ def main() -> None:
     from mmdet_centermask.config_path import find_config
     from mmdet_centermask.experiment import ExperimentError
 
-    race = Race(args.minutes, args.points, args.curve_every)
+    race = Race(args.minutes, args.points, args.curve_every, args.amp)
     try:
         configs = [find_config(name) for name in args.configs]
         results = run_race(configs, race, args.out)

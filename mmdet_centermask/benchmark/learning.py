@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..experiment import ExperimentError, check_data_files
+from ..experiment import ExperimentError, check_data_files, enable_amp
 from .cpu_budget_hook import CPUBudgetHook, average_precisions
 from .hardware import hardware
 from .new_process import in_new_process, one_line
@@ -40,6 +40,8 @@ class Race(NamedTuple):
     """Validations on the way, equally spaced; the last at the end."""
     curve_every: int = 3
     """Validate on every third picture; the test at the end sees all."""
+    amp: bool = False
+    """Train in mixed precision; tests and latency stay in float32."""
 
 
 def run_race(configs: Sequence[str], race: Race, out: Path) -> list[dict[str, Any]]:
@@ -132,6 +134,8 @@ def prepare(cfg: Config, race: Race, out: Path) -> Config:
         ExperimentError: Data is missing.
     """
     check_data_files(cfg, ('train', 'val', 'test'))
+    if race.amp:
+        enable_amp(cfg)
     cfg.train_cfg.update(max_iters=ENDLESS, val_interval=ENDLESS)
     # The hook sets the schedule; the end of the training saves the checkpoint.
     cfg.default_hooks.update(param_scheduler=None, checkpoint=None)

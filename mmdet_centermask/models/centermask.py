@@ -46,8 +46,9 @@ class CenterMask(SingleStageDetector):
             head. A head that states another number is refused.
         train_cfg: ``proposal`` (``score_thr``, ``nms_pre``, ``nms``,
             ``max_per_img`` of the boxes that the mask branch trains on) and
-            ``rcnn``.
-        test_cfg: ``bbox`` (the same fields at test time) and ``rcnn``.
+            ``rcnn``. None for a detector that is not to be trained.
+        test_cfg: ``bbox`` (the same fields at test time) and ``rcnn``. None for one
+            that is not to predict.
         data_preprocessor: Stock ``DetDataPreprocessor``.
         init_cfg: Initialisation.
 
@@ -111,6 +112,8 @@ class CenterMask(SingleStageDetector):
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """:meth:`loss` of the pyramid maps P3 to P7."""
+        if self.train_cfg is None:
+            raise ValueError('CenterMask: train_cfg=None, training needs one')
         batch_data_samples = without_empty_objects(batch_data_samples)
         outputs = self.bbox_head(x)
         gt_instances, gt_ignored, img_metas = unpack_gt_instances(batch_data_samples)
@@ -158,6 +161,8 @@ class CenterMask(SingleStageDetector):
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> InstanceList:
         """Boxes of the maps P3 to P7 after NMS, in network-input pixels, unclipped."""
+        if self.test_cfg is None:
+            raise ValueError('CenterMask: test_cfg=None, predicting needs one')
         img_metas = [sample.metainfo for sample in batch_data_samples]
         return predict_boxes(
             self.bbox_head, self.bbox_head(x), img_metas, self.test_cfg.bbox
@@ -241,6 +246,11 @@ class CenterMask(SingleStageDetector):
     def _check_levels_fit(self) -> None:
         """Levels are counted in the neck and named by stride in two heads."""
         strides = list(self.bbox_head.strides)
+        if not all(isinstance(stride, int) for stride in strides):
+            raise ValueError(
+                f'CenterMask: bbox_head.strides={strides} must be whole numbers, one '
+                'for each level'
+            )
         num_outs = getattr(self.neck, 'num_outs', None)
         if num_outs is not None and num_outs < len(strides):
             raise ValueError(

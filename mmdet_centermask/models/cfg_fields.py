@@ -6,7 +6,7 @@ the first step of training or testing, with a message that does not name it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -53,7 +53,7 @@ def check_cfg(cfg: Any, fields: Mapping[str, Any], path: str) -> None:
             raise ValueError(f'{where}={value!r} must be one or two whole numbers')
 
 
-def is_size(value: int | Sequence[Any]) -> bool:
+def is_size(value: Any) -> bool:
     """A side above 0, or two."""
-    sides = [value, value] if isinstance(value, int) else value
+    sides = value if isinstance(value, list | tuple) else [value, value]
     return len(sides) == 2 and all(isinstance(s, int) and s > 0 for s in sides)

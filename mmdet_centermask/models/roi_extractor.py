@@ -14,6 +14,8 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from .cfg_fields import is_size
+
 SHORT = (torch.float16, torch.bfloat16)
 
 
@@ -58,7 +60,8 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         init_cfg: Initialisation.
 
     Raises:
-        ValueError: The strides are not rising powers of two.
+        ValueError: The strides are not rising powers of two, or
+            ``roi_layer.output_size`` is not one or two whole numbers.
     """
 
     def __init__(self, roi_layer, out_channels, featmap_strides, init_cfg=None) -> None:
@@ -68,6 +71,12 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
             raise ValueError(
                 f'AdaptiveRoIExtractor: featmap_strides={featmap_strides} must be '
                 'consecutive powers of two such as [8, 16, 32]'
+            )
+        output_size = roi_layer.get('output_size', 1)
+        if not is_size(output_size):
+            raise ValueError(
+                f'AdaptiveRoIExtractor: roi_layer.output_size={output_size!r} must be '
+                'one or two whole numbers'
             )
         super().__init__(roi_layer, out_channels, featmap_strides, init_cfg)
         self.min_level, self.max_level = levels[0], levels[-1]

@@ -309,8 +309,9 @@ class VoVNet(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise; a ``Pretrained`` file has to fit, see :func:`load_pretrained`."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            load_pretrained(self, self.init_cfg)
+        cfg = self.init_cfg
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+            load_pretrained(self, cfg)
             self._is_init = True
             return
         super().init_weights()
