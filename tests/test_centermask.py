@@ -458,6 +458,16 @@ def test_parts_that_do_not_fit(options, message):
     assert str(error.value).strip().count('\n') == 0
 
 
+@pytest.mark.parametrize('name, mode', [('train_cfg', 'loss'), ('test_cfg', 'predict')])
+def test_without_a_cfg_one_half_works(name, mode):
+    model = tiny_model(**{name: None})
+    inputs, samples = batch_of(model, picture(), training=True)
+    with pytest.raises(ValueError, match=f'CenterMask: {name}=None, .* needs one'):
+        model.train(mode == 'loss')(inputs, samples, mode=mode)
+    other = {'loss': 'predict', 'predict': 'loss'}[mode]
+    assert model.train(other == 'loss')(inputs, samples, mode=other)
+
+
 def test_mask_scoring_can_be_left_out():
     model = talkative(tiny_model(roi_head__mask_iou_head=None))
     losses = model.train()(*batch_of(model, picture(), training=True), mode='loss')

@@ -250,3 +250,5 @@ def test_a_race_of_seconds(tmp_path):
     checkpoint = torch.load(tmp_path / 'out/tiny/final.pth', weights_only=True)
     assert checkpoint['state_dict'].keys() and 'optimizer' not in checkpoint
     assert run_race(paths[:1], race, tmp_path / 'out') == [tiny]
+    (other,) = run_race(paths[:1], race._replace(amp=True), tmp_path / 'out')
+    assert 'tiny/result.json is of another race' in other['error']

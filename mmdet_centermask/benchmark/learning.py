@@ -47,7 +47,8 @@ class Race(NamedTuple):
 def run_race(configs: Sequence[str], race: Race, out: Path) -> list[dict[str, Any]]:
     """Train one config after the other and return their results, in that order.
 
-    A config whose ``result.json`` is in its folder below ``out`` is not trained again.
+    A config whose ``result.json`` is in its folder below ``out`` is not trained again;
+    if that is of another race, its row is an error.
 
     Args:
         configs: Paths. The names of the files tell them apart.
@@ -71,7 +72,10 @@ def run_race(configs: Sequence[str], race: Race, out: Path) -> list[dict[str, An
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 in_new_process(train, path, race, file.parent)
-            results.append(json.loads(file.read_text()))
+            result = json.loads(file.read_text())
+            if Race(**result['race']) != race:
+                raise ExperimentError(f'{file} is of another race; give another --out')
+            results.append(result)
         except Exception as error:  # the other configs go on
             results.append(dict(config=name, error=one_line(error)))
     return results

@@ -105,6 +105,9 @@ class CenterMask(SingleStageDetector):
         Returns:
             ``loss_cls``, ``loss_bbox``, ``loss_centerness``, ``loss_mask``,
             ``loss_mask_iou``.
+
+        Raises:
+            ValueError: There is no ``train_cfg``.
         """
         return self.instance_losses(self.extract_feat(batch_inputs), batch_data_samples)
 
@@ -145,6 +148,9 @@ class CenterMask(SingleStageDetector):
             The samples with ``pred_instances``: ``bboxes`` ``(n, 4)``,
             ``scores`` = sqrt(cls x centerness), ``labels``, ``masks``
             ``(n, H, W)`` bool, ``mask_scores`` = score x predicted mask IoU.
+
+        Raises:
+            ValueError: There is no ``test_cfg``.
         """
         x = self.extract_feat(batch_inputs)
         results = self.predict_instances(x, batch_data_samples, rescale)

@@ -72,7 +72,7 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
                 f'AdaptiveRoIExtractor: featmap_strides={featmap_strides} must be '
                 'consecutive powers of two such as [8, 16, 32]'
             )
-        output_size = roi_layer.get('output_size', 1)
+        output_size = roi_layer.get('output_size')
         if not is_size(output_size):
             raise ValueError(
                 f'AdaptiveRoIExtractor: roi_layer.output_size={output_size!r} must be '
