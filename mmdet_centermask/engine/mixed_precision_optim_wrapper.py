@@ -11,6 +11,8 @@ from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from ..speed.kept_memory import keep_freed_memory
+from ..speed.separable_roi_extractor import use_separable_pooling
 from .narrow_maps import widen_narrow_maps
 
 BFLOAT16 = ('bfloat16', torch.bfloat16)
@@ -23,7 +25,8 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
     """Stock ``AmpOptimWrapper`` that also runs on a CPU.
 
     There it computes in bfloat16, the one type that autocast has for CPUs. bfloat16
-    has the range of float32, so gradients need no loss scale.
+    has the range of float32, so gradients need no loss scale. Memory freed by a step
+    is kept for the next, up to 2 GB.
 
     Args:
         loss_scale: As in the stock wrapper; of no effect on a CPU.
@@ -60,6 +63,9 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
         """Autocast, and the contexts of the stock wrapper."""
         if get_device() == 'cpu' and self._mended is not model:
             widen_narrow_maps(model)
+            # mmcv's knows float32 alone, and its backward pass has one thread.
+            use_separable_pooling(model)
+            keep_freed_memory()
             self._mended = model
         with super().optim_context(model):
             yield

@@ -99,14 +99,17 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
                 RoI heads do not hand them over) the padded area stands in.
 
         Returns:
-            ``(n, out_channels, *output_size)``.
+            ``(n, out_channels, *output_size)``, in channels_last order where the maps
+            are.
         """
         levels = self.roi_levels(feats, rois, image_areas)
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        pooled = feats[0].new_zeros(
-            (len(rois), self.out_channels, *self.roi_layers[0].output_size)
-        )
+        pooled = torch.zeros(
+            (len(rois), self.out_channels, *self.roi_layers[0].output_size),
+            dtype=feats[0].dtype,
+            device=feats[0].device,
+        ).contiguous(memory_format=layout_of(feats[0]))
         for level, (feat, roi_layer) in enumerate(
             zip(feats, self.roi_layers, strict=True), self.min_level
         ):
@@ -140,3 +143,12 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         return adaptive_roi_levels(
             roi_areas, image_areas[rois[:, 0].long()], self.min_level, self.max_level
         )
+
+
+def layout_of(feat: Tensor) -> torch.memory_format:
+    """The order that ``feat`` lies in."""
+    if feat.is_contiguous() or not feat.is_contiguous(
+        memory_format=torch.channels_last
+    ):
+        return torch.contiguous_format
+    return torch.channels_last

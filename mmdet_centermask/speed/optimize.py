@@ -10,6 +10,7 @@ from torch import nn
 
 from .compile_network import compile_network
 from .fold_norms import fold_norms
+from .kept_memory import keep_freed_memory
 from .lower_precision import lower_precision
 from .packed_conv import can_pack, pack_convs
 from .precision import choose_precision
@@ -23,8 +24,10 @@ def optimize(
 
     Batch norms are folded into convs, maps lie in channels_last order, the network
     computes in the shortest number format that the device has units for, and on a CPU
-    conv weights are packed ahead and RoIs pooled by matrix products. Boxes, scores and
-    what follows stay in float32. What was chosen is logged in one line.
+    conv weights are packed ahead, RoIs pooled by matrix products and freed memory is
+    kept for the next map (:func:`keep_freed_memory`; that holds for the process).
+    Boxes, scores and what follows stay in float32. What was chosen is logged in one
+    line.
 
     Args:
         model: Any detector of MMDetection, with its weights loaded, on the device
@@ -59,6 +62,8 @@ def optimize(
     if on_cpu and can_pack():
         rest = [part for part in detector.children() if part not in compiled]
         steps.append(f'{sum(map(pack_convs, rest))} convs packed')
+    if on_cpu and keep_freed_memory():
+        steps.append('freed memory kept')
     _seal(fast, model)
     dtype = str(chosen.dtype).removeprefix('torch.')
     print_log(

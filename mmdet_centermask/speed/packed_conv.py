@@ -9,7 +9,7 @@ on the way out; here it is called without compiling anything.
 from __future__ import annotations
 
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import Conv2d, ConvModule
 from torch import Tensor, nn
 
 from ..models.sag_mask_head import SAGMaskHead
@@ -108,7 +108,7 @@ def pack_convs(module: nn.Module) -> int:
     packed = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is not nn.Conv2d or not _is_packable(child):
+            if not isinstance(child, nn.Conv2d) or not _is_packable(child):
                 continue
             if isinstance(parent, SAGMaskHead) and child is parent.conv_logits:
                 continue  # computes the one channel that an RoI's class asks for
@@ -125,7 +125,9 @@ def pack_convs(module: nn.Module) -> int:
 
 
 def _is_packable(conv: nn.Conv2d) -> bool:
-    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+    # mmcv's conv is PyTorch's, but for empty maps in releases long gone.
+    plain = type(conv) in (nn.Conv2d, Conv2d)
+    return plain and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
 def _is_followed_by_relu(block: ConvModule) -> bool:

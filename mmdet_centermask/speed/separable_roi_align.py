@@ -12,8 +12,13 @@ Shape shorthand: ``n`` RoIs, ``C`` channels, ``H W`` of a map, ``p q`` of the bi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
+
+from ..models.float32 import float32_island
 
 
 def axis_weights(
@@ -92,17 +97,58 @@ def separable_roi_align(
     limits = corners.new_tensor([width, height, width, height])
     first = corners[:, :2].floor().clamp(min=0).minimum(limits[:2] - 1)
     last = (corners[:, 2:].floor() + 2).maximum(first + 1).minimum(limits[2:])
-    boxes = torch.cat([first, last], dim=1).int().tolist()
-    maps = feat.permute(0, 2, 3, 1)
-    pooled = feat.new_empty((len(rois), *output_size, feat.shape[1]))
-    for i, (batch, (x1, y1, x2, y2)) in enumerate(
-        zip(rois[:, 0].int().tolist(), boxes, strict=True)
-    ):
-        crop = maps[batch, y1:y2, x1:x2]
-        across = torch.matmul(columns[i, :, x1:x2], crop)  # (h, q, C)
-        torch.mm(
-            rows[i, :, y1:y2],
-            across.flatten(1),
-            out=pooled[i].view(output_size[0], -1),
-        )
-    return pooled.permute(0, 3, 1, 2)
+    crops = torch.cat([rois[:, :1], first, last], dim=1).int().tolist()
+    with float32_island(feat.device):  # the types are chosen here
+        return SeparableProducts.apply(feat, rows, columns, crops)
+
+
+class SeparableProducts(Function):
+    """``rows @ crop @ columns^T`` of each RoI, and its gradient in the map.
+
+    Slices of a map each have a gradient of the whole map's size to autograd; here all
+    are added up in one, in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        feat: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        crops: list[tuple[int, ...]],
+    ) -> Tensor:
+        """
+        Args:
+            ctx: Of autograd.
+            feat: ``(N, C, H, W)``.
+            rows: ``(n, p, H)`` of :func:`axis_weights`, like ``feat``.
+            columns: ``(n, q, W)``, the same.
+            crops: Index in the batch, x1, y1, x2, y2 of what each RoI can touch.
+
+        Returns:
+            ``(n, C, p, q)`` in channels_last order.
+        """
+        ctx.save_for_backward(rows, columns)
+        ctx.crops, ctx.shape = crops, feat.shape
+        maps = feat.permute(0, 2, 3, 1)
+        height, width = rows.shape[1], columns.shape[1]
+        pooled = feat.new_empty((len(crops), height, width, feat.shape[1]))
+        for i, (batch, x1, y1, x2, y2) in enumerate(crops):
+            crop = maps[batch, y1:y2, x1:x2]
+            across = torch.matmul(columns[i, :, x1:x2], crop)  # (h, q, C)
+            out = pooled[i].view(height, -1)
+            torch.mm(rows[i, :, y1:y2], across.flatten(1), out=out)
+        return pooled.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """Both products transposed."""
+        rows, columns = ctx.saved_tensors
+        batch_size, channels, *size = ctx.shape
+        grads = grad.permute(0, 2, 3, 1).contiguous().flatten(2)  # (n, p, q C)
+        total = rows.new_zeros((batch_size, *size, channels), dtype=torch.float32)
+        for i, (batch, x1, y1, x2, y2) in enumerate(ctx.crops):
+            across = torch.mm(rows[i, :, y1:y2].t(), grads[i])
+            across = across.view(y2 - y1, -1, channels)  # (h, q, C)
+            total[batch, y1:y2, x1:x2] += columns[i, :, x1:x2].t() @ across
+        return total.permute(0, 3, 1, 2).to(grad.dtype), None, None, None

@@ -10,7 +10,7 @@ from .separable_roi_align import separable_roi_align
 
 
 class SeparableRoIExtractor(AdaptiveRoIExtractor):
-    """:class:`AdaptiveRoIExtractor` for inference, in any dtype and layout."""
+    """:class:`AdaptiveRoIExtractor` in any dtype and layout."""
 
     def pool(self, roi_layer: RoIAlign, feat: Tensor, rois: Tensor) -> Tensor:
         return separable_roi_align(
@@ -49,4 +49,4 @@ def _separable(extractor: AdaptiveRoIExtractor) -> SeparableRoIExtractor:
     )
     return SeparableRoIExtractor(
         cfg, extractor.out_channels, extractor.featmap_strides
-    ).eval()
+    ).train(extractor.training)

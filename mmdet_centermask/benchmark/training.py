@@ -1,15 +1,15 @@
 """Two ways to train one model, step by step on the same batches.
 
-Both are trained in turns within one run: what else the machine does hits both, so the
-ratio of their times holds where the times themselves wander, and the losses can be
-compared batch by batch.
+Both are trained in turns within one run, each in a process of its own: what else the
+machine does hits both, so the ratio of their times holds where the times themselves
+wander, and the losses can be compared batch by batch.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -21,8 +21,10 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from .numbered_batch_sampler import number_batches, seed_by_place
-from .randomness import ITERATION, seed_randomness
+from ..engine.numbered_batch_sampler import number_batches, seed_by_place
+from ..engine.randomness import ITERATION, seed_randomness
+from .new_process import OwnProcess
+from .timing import now
 
 SMOOTHED = 20  # iterations that share a line of the table
 
@@ -33,6 +35,11 @@ class Side(NamedTuple):
     model: BaseDetector
     wrapper: OptimWrapper
     schedulers: list[Any]
+    batches: Iterator[Any]
+
+
+# Of this process: one at most.
+_side: list[Side] = []
 
 
 class Curve(NamedTuple):
@@ -44,32 +51,45 @@ class Curve(NamedTuple):
 
 
 def compare_training(
-    cfgs: dict[str, Config], iterations: int, seed: int = 0
+    cfgs: dict[str, Config], iterations: int, seed: int = 0, threads: int | None = None
 ) -> dict[str, Curve]:
-    """Train every config on the batches of the first, in turns.
+    """Train every config, in turns.
 
     Args:
-        cfgs: By name. They start from the same weights.
+        cfgs: By name. They load the same data and start from the same weights.
         iterations: How many batches.
         seed: Of weights, pictures and augmentation.
+        threads: Of torch, on a CPU.
     """
-    sides = {name: build_side(cfg, seed) for name, cfg in cfgs.items()}
     curves = {name: Curve([], []) for name in cfgs}
-    batches = batches_of(next(iter(cfgs.values())), seed)
-    for iteration in range(iterations):
-        batch = next(batches)
-        names = list(sides)
-        # Whoever comes second finds the batch in the caches.
-        for name in names if iteration % 2 == 0 else reversed(names):
-            seed_randomness(seed, ITERATION, 0, iteration)
-            loss, seconds = timed_step(sides[name], batch)
-            curves[name].losses.append(loss)
-            curves[name].seconds.append(seconds)
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(closing(OwnProcess())) for name in cfgs}
+        for name, process in sides.items():
+            process.run(move_in, cfgs[name], seed, threads)
+        for iteration in range(iterations):
+            for name, process in sides.items():
+                loss, seconds = process.run(step, seed, iteration)
+                curves[name].losses.append(loss)
+                curves[name].seconds.append(seconds)
     return curves
 
 
+def move_in(cfg: Config, seed: int, threads: int | None) -> None:
+    """Make this process the one that trains ``cfg``."""
+    if threads:
+        torch.set_num_threads(threads)
+    _side.append(build_side(cfg, seed))
+
+
+def step(seed: int, iteration: int) -> tuple[float, float]:
+    """Train this process's side on its next batch; see :func:`timed_step`."""
+    batch = next(_side[0].batches)
+    seed_randomness(seed, ITERATION, 0, iteration)
+    return timed_step(_side[0], batch)
+
+
 def build_side(cfg: Config, seed: int) -> Side:
-    """Model, optimizer and schedule as the runner would build them."""
+    """Model, optimizer, schedule and data as the runner would build them."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     torch.manual_seed(seed)
     model = MODELS.build(deepcopy(cfg.model))
@@ -87,12 +107,14 @@ def build_side(cfg: Config, seed: int) -> Side:
         PARAM_SCHEDULERS.build(deepcopy(s), default_args=dict(optimizer=wrapper))
         for s in cfg.get('param_scheduler') or []
     ]
-    return Side(model.train(), wrapper, schedulers)
+    return Side(model.train(), wrapper, schedulers, batches_of(cfg, seed))
 
 
 def batches_of(cfg: Config, seed: int) -> Iterator[Any]:
-    """Batches as the training loop would load them."""
-    loader = Runner.build_dataloader(number_batches(cfg.train_dataloader), seed=seed)
+    """Batches as the training loop would load them, but between the steps: processes
+    that load the next would take the cores of those that are timed."""
+    cfg_loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(number_batches(cfg_loader), seed=seed)
     seed_by_place(loader.dataset, seed)
     while True:
         yield from loader
@@ -100,19 +122,12 @@ def batches_of(cfg: Config, seed: int) -> Iterator[Any]:
 
 def timed_step(side: Side, batch: Any) -> tuple[float, float]:
     """Take one step; return the loss and the seconds it took."""
-    start = clock()
+    start = now()
     losses = side.model.train_step(batch, side.wrapper)
-    seconds = clock() - start
+    seconds = now() - start
     for scheduler in side.schedulers:
         scheduler.step()
     return float(losses['loss']), seconds
-
-
-def clock() -> float:
-    """Seconds, with the work of a GPU done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def describe(curves: dict[str, Curve]) -> str:
