@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-THREADS ?= 2
+WORKERS ?= 2
 CONFIG ?= centermask-lite_v19-slim-dw_fpn_quickstart.py
 
 BIN := $(VENV)/bin
@@ -56,15 +56,16 @@ demo: $(STAMPS)/package
 	@$(BIN)/python tools/ap_table.py $(RUN)/test
 	@echo 'pictures, truth beside prediction: $(RUN)/pictures'
 
+# Tests of one file share what they set up, and so a process.
 test: $(STAMPS)/package
-	OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) \
-		$(BIN)/python -m pytest -ra $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -ra -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # onedl-mmcv, onedl-mmengine and onedl-mmdetection have the import names of what
 # they were forked from, so they live in an environment of their own.
 FORKS := $(MAKE) --no-print-directory VENV=.venv-forks PINS=requirements/forks.txt \
 	MMCV=onedl-mmcv STACK='onedl-mmengine onedl-mmdetection hypothesis model-index \
-	pytest safetensors scikit-image'
+	pytest pytest-xdist safetensors scikit-image'
 # What meets the libraries: import, configs, parity, training steps, the commands.
 FORK_TESTS ?= $(addprefix tests/test_,environment.py doctor.py config_types.py \
 	configs.py parity.py centermask.py centermask_roi_head.py pretrained.py \

@@ -80,6 +80,7 @@ setup(
             'nbformat',
             'pre-commit',
             'pytest>=8',
+            'pytest-xdist>=3',
             'ruff',
             'safetensors',
         ],

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before torch is imported anywhere: two threads are what the time budget of
-# `make test` is counted in, and more only fight over a small machine's cores.
+# Before torch is imported anywhere: more threads only fight over a small machine's
+# cores. `make test` runs two processes of one.
 os.environ.setdefault('OMP_NUM_THREADS', '2')
 os.environ.setdefault('MKL_NUM_THREADS', '2')
 # A test that draws must not look for a screen.
@@ -23,6 +23,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile('fuzz')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: of two processes one would wait for it in the end."""
+    items.sort(key=lambda item: item.path.name != 'test_tutorial.py')
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from tiny_centermask import talkative, tiny_model
 
+from mmdet_centermask import optimize
+from mmdet_centermask.benchmark.new_process import in_new_process
 from mmdet_centermask.invariance import predict
 
 STATM = Path('/proc/self/statm')
-INFERENCES, WARM_UP = 2000, 500
+INFERENCES, WARM_UP = 2000, 1000
 
 
 def resident_megabytes() -> float:
@@ -20,13 +23,11 @@ def resident_megabytes() -> float:
     return pages * 4096 / 2**20
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not STATM.exists(), reason='reads memory from /proc, as on Linux')
-def test_memory_does_not_grow(capsys):
-    """How much there is at the start and at the end is printed."""
-    from mmdet.structures import DetDataSample
-
+def megabytes_after_each(fast: bool) -> list[float]:
+    """Memory of this process after each inference."""
     model = talkative(tiny_model(test_cfg__bbox__max_per_img=5)).eval()
+    if fast:
+        model = optimize(model)
     rng = np.random.default_rng(0)
     measured = []
     for _ in range(INFERENCES):
@@ -40,7 +41,15 @@ def test_memory_does_not_grow(capsys):
         (found,) = predict(model, picture)
         assert found.masks.shape[1:] == size
         measured.append(resident_megabytes())
-    late = measured[WARM_UP:]
+    return measured
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATM.exists(), reason='reads memory from /proc, as on Linux')
+@pytest.mark.parametrize('fast', [False, True], ids=['default', 'fast'])
+def test_memory_does_not_grow(fast, capsys):
+    """How much there is at the start and at the end is printed."""
+    late = in_new_process(megabytes_after_each, fast)[WARM_UP:]
     with capsys.disabled():
         print(
             f'\n{WARM_UP} inferences: {late[0]:.0f} MB, {INFERENCES}: {late[-1]:.0f} MB'
