@@ -18,7 +18,7 @@ from mmdet_centermask.models.float32 import (
     run_in_float32,
 )
 from mmdet_centermask.models.roi_extractor import AdaptiveRoIExtractor
-from mmdet_centermask.models.vovnet import EffectiveSE, OSABlock
+from mmdet_centermask.models.vovnet import EffectiveSE, OSABlock, spatial_mean
 
 TYPES = (torch.float32, torch.bfloat16)
 CPU = torch.device('cpu')
@@ -76,6 +76,16 @@ def test_gate_is_computed_in_float32():
     assert torch.allclose(out.double(), exact, rtol=2**-7)
     # Autocast alone would be wrong in the first digit.
     assert (rough.double() - expected).abs().max() > 0.05
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
+def test_means_of_short_maps(dtype):
+    """A sum of 409,600 is beyond float16."""
+    x = (100 + torch.randn(2, 3, 64, 64)).to(dtype)
+    mean = spatial_mean(x, dtype)
+    assert mean.shape == (2, 3, 1, 1) and mean.dtype == dtype
+    exact = x.double().mean((2, 3), keepdim=True)
+    assert torch.allclose(mean.double(), exact, rtol=torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

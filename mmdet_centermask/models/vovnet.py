@@ -70,9 +70,17 @@ class EffectiveSE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # One number for a whole map: under autocast too, it is worth float32.
         with float32_island(x.device):
-            mean = x.mean((2, 3), keepdim=True, dtype=self.fc.weight.dtype)
-            gate = F.hardsigmoid(self.fc(mean))
+            gate = F.hardsigmoid(self.fc(spatial_mean(x, self.fc.weight.dtype)))
         return x * gate.to(x.dtype)
+
+
+def spatial_mean(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mean of each channel, ``(N, C, H, W)`` to ``(N, C, 1, 1)`` in ``dtype``."""
+    if x.dtype == dtype == torch.bfloat16:
+        # mean() would copy the whole map to float32 on a CPU; sum() adds up in float32
+        # without. float16 could not hold the sum.
+        return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
+    return x.mean((2, 3), keepdim=True, dtype=dtype)
 
 
 class DepthwiseSeparableConv(nn.Sequential):
