@@ -9,7 +9,6 @@ the model's own prediction: backbone, pyramid, box head, mask branch, pasting.
 from __future__ import annotations
 
 import argparse
-import re
 import resource
 from pathlib import Path
 
@@ -21,17 +20,12 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import mmdet_centermask  # noqa: F401
+from mmdet_centermask.benchmark.new_process import peak_resident_mb
 
 
 def resident_mb() -> float:
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
-
-
-def peak_mb() -> float:
-    # Not getrusage: its peak counts the process that started this one.
-    (line,) = re.findall(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())
-    return int(line) / 2**10
 
 
 def many_boxes(number: int, side: int) -> InstanceData:
@@ -72,7 +66,7 @@ def main() -> None:
     with torch.no_grad():
         (sample,) = model.predict(torch.rand(1, 3, *shape), [sample])
     assert len(sample.pred_instances.masks) == args.number
-    print(f'{peak_mb() - before:.0f} MB above the model ({before:.0f} MB)')
+    print(f'{peak_resident_mb() - before:.0f} MB above the model ({before:.0f} MB)')
 
 
 if __name__ == '__main__':

@@ -50,6 +50,12 @@ def peak_memory_mb() -> float | None:
     the machine, libraries included; None where the system does not tell."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    return peak_resident_mb()
+
+
+def peak_resident_mb() -> float | None:
+    """The same of the machine's memory, whether there is a GPU or not."""
+    # Not getrusage: its peak counts the process that started this one.
     status = Path('/proc/self/status')
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith('VmHWM:'):

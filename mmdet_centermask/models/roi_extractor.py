@@ -105,11 +105,12 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
         levels = self.roi_levels(feats, rois, image_areas)
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        pooled = torch.zeros(
+        pooled = torch.empty(
             (len(rois), self.out_channels, *self.roi_layers[0].output_size),
             dtype=feats[0].dtype,
             device=feats[0].device,
-        ).contiguous(memory_format=layout_of(feats[0]))
+            memory_format=layout_of(feats[0]),
+        ).zero_()
         for level, (feat, roi_layer) in enumerate(
             zip(feats, self.roi_layers, strict=True), self.min_level
         ):
@@ -147,8 +148,6 @@ class AdaptiveRoIExtractor(BaseRoIExtractor):
 
 def layout_of(feat: Tensor) -> torch.memory_format:
     """The order that ``feat`` lies in."""
-    if feat.is_contiguous() or not feat.is_contiguous(
-        memory_format=torch.channels_last
-    ):
-        return torch.contiguous_format
-    return torch.channels_last
+    last = feat.is_contiguous(memory_format=torch.channels_last)
+    first = feat.is_contiguous()  # both, where there is one channel or one pixel
+    return torch.channels_last if last and not first else torch.contiguous_format
