@@ -11,7 +11,9 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
 from tiny_centermask import (
+    CONFIGS,
     batch_of,
     ellipse,
     picture,
@@ -26,6 +28,7 @@ from mmdet_centermask import models
 from mmdet_centermask.models import CenterMask
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou'}
+FCOS_SCRATCH = CONFIGS / '_base_' / 'fcos_scratch.py'
 TWO_OBJECTS = ((8, 8, 40, 48), (34, 20, 60, 60))
 
 
@@ -514,14 +517,15 @@ def test_overfits_one_picture():
     model = tiny_model(
         backbone__norm_cfg=dict(type='BN', requires_grad=True),
         backbone__norm_eval=False,
+        bbox_head__init_cfg=Config.fromfile(FCOS_SCRATCH).fcos_scratch,
     )
     boxes, labels = [(6, 8, 44, 50), (52, 40, 90, 88)], [2, 0]
     one = picture(96, 96, boxes=boxes, labels=labels)
     inputs, samples = batch_of(model, one, training=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
     history = []
-    for _ in range(100):
+    for _ in range(130):
         losses = model(inputs, samples, mode='loss')
         optimizer.zero_grad()
         total(losses).backward()

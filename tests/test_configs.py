@@ -204,6 +204,32 @@ def test_norms_of_the_backbone_are_frozen_and_no_stage_is(name):
     assert all(p.requires_grad != (id(p) in frozen) for p in backbone.parameters())
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        *OTHERS,
+        'panoptic-centermask_v19-slim-dw_fpn_quickstart',
+        'condinst_r18_fpn_nuclei',
+    ],
+)
+def test_from_scratch_no_side_of_a_box_starts_without_a_gradient(name):
+    """FCOS clamps distances at 0; of a bias of 0 many start below."""
+    init_default_scope('mmdet')
+    stock = {**config(name).model.bbox_head, 'num_classes': 5}
+    start = stock.pop('init_cfg')
+
+    def sides_at_zero(bbox_head):
+        torch.manual_seed(0)
+        head = MODELS.build(bbox_head)
+        head.init_weights()
+        features = torch.randn(1, head.in_channels, 16, 16)
+        distances = head((features,) * 5)[1]
+        return torch.cat([d.flatten() for d in distances]).eq(0).float().mean().item()
+
+    assert sides_at_zero(dict(stock, init_cfg=start)) < 0.01
+    assert sides_at_zero(stock) > 0.2
+
+
 @pytest.mark.parametrize('name', FULL + LITE)
 def test_schedule_of_the_official_recipe(name):
     cfg = config(name)

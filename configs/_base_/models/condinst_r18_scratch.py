@@ -2,13 +2,15 @@
 # the 169 weights of three 1x1 convs of 8 channels (section 3.1) over the 8 channels
 # of a mask branch of four convs with 128 channels (section 3.2), dice loss on masks
 # at a quarter of the picture's size (section 3.3).
-_base_ = ['./vovnet_fcos.py', '../resnet18_scratch.py']
+_base_ = ['./vovnet_fcos.py', '../resnet18_scratch.py', '../fcos_scratch.py']
 
 model = dict(
     type='CondInst',
     backbone={{_base_.resnet18_scratch}},
     neck=dict(in_channels={{_base_.resnet18_channels}}),
-    bbox_head=dict(type='CondInstBboxHead', num_params=169),
+    bbox_head=dict(
+        type='CondInstBboxHead', num_params=169, init_cfg={{_base_.fcos_scratch}}
+    ),
     mask_head=dict(
         type='CondInstMaskHead',
         num_layers=3,

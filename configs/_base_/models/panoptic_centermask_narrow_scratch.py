@@ -1,6 +1,6 @@
 # A quarter of the channels, and norm layers that learn, for a handful of classes on a
 # CPU.
-_base_ = './panoptic_centermask.py'
+_base_ = ['./panoptic_centermask.py', '../fcos_scratch.py']
 
 model = dict(
     backbone=dict(
@@ -10,7 +10,12 @@ model = dict(
         init_cfg=None,
     ),
     neck=dict(in_channels=[112, 256, 384, 512], out_channels=64),
-    bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2),
+    bbox_head=dict(
+        in_channels=64,
+        feat_channels=64,
+        stacked_convs=2,
+        init_cfg={{_base_.fcos_scratch}},
+    ),
     roi_head=dict(
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64),
