@@ -11,9 +11,7 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.config import Config
 from tiny_centermask import (
-    CONFIGS,
     batch_of,
     ellipse,
     picture,
@@ -22,13 +20,12 @@ from tiny_centermask import (
     tiny_model,
     total,
 )
-from torch import nn
+from trained_centermask import fit, learner
 
 from mmdet_centermask import models
 from mmdet_centermask.models import CenterMask
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_centerness', 'loss_mask', 'loss_mask_iou'}
-FCOS_SCRATCH = CONFIGS / '_base_' / 'fcos_scratch.py'
 TWO_OBJECTS = ((8, 8, 40, 48), (34, 20, 60, 60))
 
 
@@ -514,27 +511,13 @@ def test_other_backbones():
 @pytest.mark.slow
 def test_overfits_one_picture():
     """The whole chain learns: losses fall, masks are right, IoUs are known."""
-    model = tiny_model(
-        backbone__norm_cfg=dict(type='BN', requires_grad=True),
-        backbone__norm_eval=False,
-        bbox_head__init_cfg=Config.fromfile(FCOS_SCRATCH).fcos_scratch,
-    )
+    model = learner()
     boxes, labels = [(6, 8, 44, 50), (52, 40, 90, 88)], [2, 0]
     one = picture(96, 96, boxes=boxes, labels=labels)
-    inputs, samples = batch_of(model, one, training=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    model.train()
-    history = []
-    for _ in range(130):
-        losses = model(inputs, samples, mode='loss')
-        optimizer.zero_grad()
-        total(losses).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimizer.step()
-        history.append(total(losses).item())
+    history = fit(model, [batch_of(model, one, training=True)], steps=130)
     assert np.mean(history[-5:]) < 0.35 * history[0]
     with torch.no_grad():
-        (sample,) = model.eval()(*batch_of(model, one), mode='predict')
+        (sample,) = model(*batch_of(model, one), mode='predict')
     found = sample.pred_instances
     for box, label in zip(boxes, labels, strict=True):
         truth = torch.from_numpy(ellipse(96, 96, box))
