@@ -7,6 +7,7 @@ import operator
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from mmdet_centermask.benchmark.measure import (
 from mmdet_centermask.benchmark.measure_report import speed_table, stage_table
 from mmdet_centermask.benchmark.new_process import in_new_process, peak_memory_mb
 from mmdet_centermask.benchmark.pictures import network_shape, noise
+from mmdet_centermask.benchmark.resident import Resident
 from mmdet_centermask.benchmark.stages import StageClock, stage_seconds
 from mmdet_centermask.benchmark.stock_style import in_stock_style
 from mmdet_centermask.benchmark.timing import quartiles, take_turns
@@ -328,6 +330,16 @@ def test_a_process_of_its_own():
     assert in_new_process(operator.add, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
         in_new_process(operator.floordiv, 1, 0)
+
+
+def test_what_lives_in_a_process_of_its_own_stays_there():
+    with (
+        closing(Resident(list, (3, 1))) as ours,
+        closing(Resident(list, (5,))) as other,
+    ):
+        ours.call(list.append, 2)
+        assert ours.call(list) == [3, 1, 2]
+        assert other.call(list) == [5]
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='Linux alone tells')

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.device import get_device
@@ -15,13 +16,26 @@ from ..speed.precision import choose_precision
 from .any_config import find_any_config
 from .conv_peak import conv_peaks
 from .hardware import hardware
-from .resident import Facts, Resident
-from .stages import NETWORK, STAGES
-from .timing import quartiles, take_turns
-from .workload import OPTIMIZED, Workload, memory_of
+from .resident import Resident
+from .stages import NETWORK, STAGES, stage_seconds
+from .timing import now, quartiles, take_turns
+from .workload import OPTIMIZED, Ready, Workload, make_ready, memory_of
 
 Row = dict[str, Any]
 Stages = list[dict[str, float]]
+
+
+class Facts(NamedTuple):
+    """What is known of a detector without timing it."""
+
+    shape: tuple[int, int]
+    """Height and width of the first picture, before padding."""
+    parameters: int
+    flops: int
+    """Of the first picture."""
+    found: int
+    """Fewest detections of a picture."""
+    score_thr: float | None
 
 
 def benchmark(
@@ -72,15 +86,19 @@ def measure(
     """
     with ExitStack() as stack:
         residents: dict[str, Resident] = {}
+        facts: dict[str, Facts] = {}
         for mode in modes:
-            resident = Resident(workload._replace(mode=mode))
+            resident = Resident(make_ready, workload._replace(mode=mode))
             residents[mode] = stack.enter_context(closing(resident))
+            facts[mode] = resident.call(facts_of)
             # The first mode's threshold serves all: they see the same candidates.
-            workload = workload._replace(score_thr=resident.facts.score_thr)
-        facts = {mode: r.facts for mode, r in residents.items()}
-        seconds = take_turns({m: r.predict for m, r in residents.items()}, rounds)
+            workload = workload._replace(score_thr=facts[mode].score_thr)
+        seconds = take_turns(
+            {mode: partial(r.call, predict) for mode, r in residents.items()}, rounds
+        )
         stages = {
-            mode: [r.stages() for _ in range(rounds)] for mode, r in residents.items()
+            mode: [r.call(stages_of) for _ in range(rounds)]
+            for mode, r in residents.items()
         }
     rows = []
     for mode in modes:
@@ -95,6 +113,23 @@ def measure(
         row['memory_mb'] = memory_of(workload._replace(mode=mode))
         rows.append(row)
     return rows
+
+
+def facts_of(ready: Ready) -> Facts:
+    """Of the first batch."""
+    found = min(len(sample.pred_instances) for sample in ready.calls[0]())
+    return Facts(ready.shape, ready.parameters, ready.flops, found, ready.score_thr)
+
+
+def predict(ready: Ready) -> None:
+    """The first batch; returns when all is done."""
+    ready.calls[0]()
+    now()  # waits for a GPU
+
+
+def stages_of(ready: Ready) -> dict[str, float]:
+    """The first batch, by :func:`~.stages.stage_seconds`."""
+    return stage_seconds(ready.model, ready.calls[0])
 
 
 def number_format(mode: str) -> str:

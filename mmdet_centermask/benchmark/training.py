@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 
 from ..engine.numbered_batch_sampler import number_batches, seed_by_place
 from ..engine.randomness import ITERATION, seed_randomness
-from .new_process import OwnProcess
+from .resident import Resident
 from .timing import now
 
 SMOOTHED = 20  # iterations that share a line of the table
@@ -36,10 +36,6 @@ class Side(NamedTuple):
     wrapper: OptimWrapper
     schedulers: list[Any]
     batches: Iterator[Any]
-
-
-# Of this process: one at most.
-_side: list[Side] = []
 
 
 class Curve(NamedTuple):
@@ -63,33 +59,29 @@ def compare_training(
     """
     curves = {name: Curve([], []) for name in cfgs}
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(closing(OwnProcess())) for name in cfgs}
-        for name, process in sides.items():
-            process.run(move_in, cfgs[name], seed, threads)
+        sides = {
+            name: stack.enter_context(closing(Resident(build_side, cfg, seed, threads)))
+            for name, cfg in cfgs.items()
+        }
         for iteration in range(iterations):
-            for name, process in sides.items():
-                loss, seconds = process.run(step, seed, iteration)
+            for name, side in sides.items():
+                loss, seconds = side.call(step, seed, iteration)
                 curves[name].losses.append(loss)
                 curves[name].seconds.append(seconds)
     return curves
 
 
-def move_in(cfg: Config, seed: int, threads: int | None) -> None:
-    """Make this process the one that trains ``cfg``."""
+def step(side: Side, seed: int, iteration: int) -> tuple[float, float]:
+    """Train a side on its next batch; see :func:`timed_step`."""
+    batch = next(side.batches)
+    seed_randomness(seed, ITERATION, 0, iteration)
+    return timed_step(side, batch)
+
+
+def build_side(cfg: Config, seed: int, threads: int | None) -> Side:
+    """Model, optimizer, schedule and data as the runner would build them."""
     if threads:
         torch.set_num_threads(threads)
-    _side.append(build_side(cfg, seed))
-
-
-def step(seed: int, iteration: int) -> tuple[float, float]:
-    """Train this process's side on its next batch; see :func:`timed_step`."""
-    batch = next(_side[0].batches)
-    seed_randomness(seed, ITERATION, 0, iteration)
-    return timed_step(_side[0], batch)
-
-
-def build_side(cfg: Config, seed: int) -> Side:
-    """Model, optimizer, schedule and data as the runner would build them."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     torch.manual_seed(seed)
     model = MODELS.build(deepcopy(cfg.model))
