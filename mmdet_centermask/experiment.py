@@ -109,11 +109,23 @@ def load_experiment(args: argparse.Namespace) -> Config:
     cfg.merge_from_dict(parse_cfg_options(args.cfg_options or []))
     for problem in wrong_types(cfg._cfg_dict):
         raise ExperimentError(problem)
+    keep_no_absent_workers(cfg)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
     return cfg
+
+
+def keep_no_absent_workers(cfg: Config) -> None:
+    """Let `num_workers=0` be enough: torch refuses to keep workers that are not there.
+
+    The configs keep theirs between epochs, by `persistent_workers=True`.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader and loader.get('num_workers') == 0:
+            loader.persistent_workers = False
 
 
 def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:

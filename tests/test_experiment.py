@@ -160,6 +160,15 @@ def test_value_of_a_wrong_type_is_named(tmp_path):
         load_experiment(args)
 
 
+def test_no_workers_are_none_to_keep():
+    """Torch's own loader refuses these two together."""
+    config = 'centermask-lite_v19-slim-dw_fpn_quickstart'
+    options = ['train_dataloader.num_workers=0']
+    cfg = load_experiment(arguments(config=config, cfg_options=options))
+    assert not cfg.train_dataloader.persistent_workers
+    assert cfg.val_dataloader.num_workers and cfg.val_dataloader.persistent_workers
+
+
 def test_unknown_config_is_refused():
     with pytest.raises(ExperimentError, match="config='no_such_config'"):
         load_experiment(arguments(config='no_such_config'))

@@ -366,7 +366,6 @@ def test_trains_and_tests_on_coco_panoptic_files(folder, tmp_path):
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
         for key in (f'dataset.data_root={folder}/', 'num_workers=0')
     ]
-    options += [f'{d}_dataloader.persistent_workers=False' for d in ('train', 'val')]
     options += [
         f'val_evaluator.ann_file={notes}/panoptic_val.json',
         f'val_evaluator.seg_prefix={notes}/panoptic_val/',
