@@ -76,17 +76,22 @@ def fruit(tmp_path, monkeypatch):
 
 def test_own_dataset_page(fruit, repository):
     blocks = python_blocks(repository / 'docs' / 'own_dataset.md')
-    (start,) = [block for block in blocks if '_base_ =' in block]
+    (start,) = [block for block in blocks if 'data_root' in block]
     (scratch,) = [block for block in blocks if 'init_cfg=None' in block]
     (length,) = [block for block in blocks if 'max_iters' in block]
     assert load(start, fruit, repository).model.num_classes == 3
-    # Later lines replace earlier ones, as in the user's file.
-    cfg = load(start + scratch + length, fruit, repository)
+    # Later lines replace earlier ones, as in the user's file; but of two `_base_`
+    # MMEngine reads the first.
+    bases, fields = scratch.split('\n\n')
+    start = re.sub('^_base_ = .*$', bases, start, flags=re.MULTILINE)
+    cfg = load(start + fields + length, fruit, repository)
 
     train = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(train) == 3
     assert train.metainfo['classes'] == ('apple', 'pear', 'plum')
     model = MODELS.build(cfg.model)
+    model.init_weights()
+    assert model.bbox_head.conv_reg.bias.tolist() == [1, 1, 1, 1]
     assert {model.bbox_head.num_classes, model.roi_head.mask_head.num_classes} == {3}
     # The recipe's pictures are 600 pixels high; the test has no time for that.
     train.pipeline.transforms[2].scales = [(100, 64)]
