@@ -8,7 +8,9 @@ from torch import nn
 from mmdet_centermask.speed.fold_norms import count_norms, fold_norms
 from mmdet_centermask.speed.packed_conv import PackedConv2d, can_pack, pack_convs
 
-needs_onednn = pytest.mark.skipif(not can_pack(), reason='torch without oneDNN')
+needs_onednn = pytest.mark.skipif(
+    not can_pack(torch.float32), reason='torch without oneDNN'
+)
 
 
 def lively(module: nn.Module) -> nn.Module:

@@ -59,7 +59,7 @@ def optimize(
     compiled = compile_network(detector) if compile else []
     if compiled:
         steps.append(f'{len(compiled)} parts compiled, pictures padded to 128')
-    if on_cpu and can_pack():
+    if on_cpu and can_pack(chosen.dtype):
         rest = [part for part in detector.children() if part not in compiled]
         steps.append(f'{sum(map(pack_convs, rest))} convs packed')
     if on_cpu and keep_freed_memory():

@@ -89,11 +89,16 @@ class PackedConv2d(nn.Module):
         return (len(x), self.out_channels, *sizes)
 
 
-def can_pack() -> bool:
-    """Whether this torch was built with oneDNN's operators."""
-    return torch.backends.mkldnn.is_available() and hasattr(
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch has oneDNN's operators, and this CPU what they need.
+
+    In bfloat16 that is AVX-512, be it without units for bfloat16.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(
         torch.ops.mkldnn, '_convolution_pointwise'
-    )
+    ):
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pack_convs(module: nn.Module) -> int:
