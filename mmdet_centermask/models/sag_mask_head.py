@@ -47,13 +47,11 @@ class SAGMaskHead(FCNMaskHead):
         self.spatial_attention = SpatialAttention()
 
     def init_weights(self) -> None:
-        """As stock; the attention starts at nearly 0.5 everywhere.
-
-        With larger weights its sigmoid is saturated from the start: it darkens
-        positions at random, and no gradient says that this was wrong.
-        """
+        """Kaiming for every conv; stock covers all but the attention."""
         super().init_weights()
-        nn.init.normal_(self.spatial_attention.conv.weight, std=0.01)
+        nn.init.kaiming_normal_(
+            self.spatial_attention.conv.weight, mode='fan_out', nonlinearity='relu'
+        )
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Masks of each RoI.
