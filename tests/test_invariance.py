@@ -111,7 +111,7 @@ def test_padding_moves_scores_but_no_object(pictures):
     objects = sum(map(len, BOXES))
     result = in_padding(model, pictures[:3], (32, 64), score_thr=0.6)
     assert result.instances == objects and result.unmatched == 0
-    assert 1e-3 < result.score < 0.3
+    assert 1e-3 < result.score < 0.4  # 0.03 to 0.22 from eight starts
     # What a batch of one size does not.
     assert in_padding(model, pictures[:3], (0, 0)).score < 1e-4
 
